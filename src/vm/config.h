@@ -1,0 +1,79 @@
+/* What a machine is to be: filled by the command line (later by an instance's file), read by vm.
+ * Plain data. */
+#ifndef VM_CONFIG_H
+#define VM_CONFIG_H
+
+#include "net/net.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum vm_engine { VM_ENGINE_JIT, VM_ENGINE_INTERP, VM_ENGINE_CHECK };
+
+struct vm_disk_config {
+    const char *path;
+    const char *format; /* NULL: see disk_open() */
+    bool readonly;
+    bool snapshot;
+};
+
+struct vm_share_config {
+    const char *host_path;
+    const char *tag; /* virtio-fs tag: "share0"... */
+    const char *guest_path;
+    bool readonly;
+};
+
+/** A named port of the console device; the monitor's end is a descriptor pair. */
+struct vm_port_config {
+    const char *name; /* "posada.cmd" */
+    int in_fd;        /* host → guest, read by the monitor; -1 = none; borrowed */
+    int out_fd;       /* guest → host; -1 = none; borrowed */
+};
+
+#define VM_MAX_CPUS   16
+#define VM_MAX_DISKS  8
+#define VM_MAX_SHARES 8
+#define VM_MAX_PORTS  8
+
+/** All strings are borrowed and must live as long as the vm. */
+struct vm_config {
+    const char *name;
+    unsigned cpus;         /* 1..VM_MAX_CPUS */
+    uint64_t memory_bytes; /* multiple of 1 MiB, at least 16 MiB */
+    enum vm_engine engine;
+    const char *kernel; /* Image (also gzip, or inside an EFI zboot), ELF; NULL: boot by firmware */
+    const char *initrd;
+    const char *append;
+    const char *firmware; /* NULL: built-in SBI */
+    const char
+        *firmware_payload; /* S-mode program for the firmware (U-Boot), NULL: the kernel or none */
+    const char *flash;     /* second flash bank's file, NULL: none */
+    struct vm_disk_config disks[VM_MAX_DISKS];
+    size_t disk_count;
+    bool net;
+    uint8_t mac[6]; /* all zero: derived from the name */
+    const struct net_forward *forwards;
+    size_t forward_count;
+    struct vm_share_config shares[VM_MAX_SHARES];
+    size_t share_count;
+    struct vm_port_config ports[VM_MAX_PORTS];
+    size_t port_count;
+    int console_in; /* guest console input, -1 = none; borrowed */
+    int console_out;
+    bool console_uart; /* the console is the UART (firmware speaks there) and not virtio-console
+                          (hvc0) */
+    bool no_balloon;
+    bool no_rng;
+    uint32_t vsock_cid;    /* 0 = no vsock device */
+    const char *vsock_dir; /* unix sockets <dir>/<port> for host-initiated and guest-initiated
+                              connections */
+    const char *gdb;       /* "PORT" or "ADDR:PORT" or unix path; NULL = none */
+    bool gdb_wait;         /* do not start the vCPUs until a debugger continues */
+    const char *dump;      /* --dump=guest,ir,opt,regs,host; NULL = none */
+    int dump_fd;
+    const char *dump_dtb; /* write the device tree blob there and stop; NULL = no */
+};
+
+#endif

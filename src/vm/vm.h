@@ -1,0 +1,58 @@
+/* A running machine: configuration → board → threads. */
+#ifndef VM_VM_H
+#define VM_VM_H
+
+#include "base/error.h"
+#include "vm/config.h"
+
+struct vm;
+
+enum vm_state { VM_CREATED, VM_RUNNING, VM_PAUSED, VM_STOPPED };
+
+enum vm_stop_reason {
+    VM_STOP_POWEROFF, /* the guest asked; status is its code */
+    VM_STOP_REQUEST,  /* vm_stop() */
+    VM_STOP_PANIC,    /* the guest reported failure (fail code, SBI system failure); status != 0 */
+    VM_STOP_ERROR,    /* the monitor's or engine's error: vm_result.error says */
+};
+
+struct vm_result {
+    enum vm_stop_reason reason;
+    int status; /* exit status to pass on: 0 for a clean power-off */
+    struct error error;
+    uint64_t guest_instructions;
+    int64_t cpu_ns; /* host CPU time of the process */
+    int64_t wall_ns;
+};
+
+/** Build the machine of @config. Opens all files, binds all ports; nothing runs yet. On failure
+ * nothing is left.
+ *  *@ret is the caller's, for vm_free(). */
+must_check int vm_new(const struct vm_config *config, struct vm **ret, struct error *err);
+
+/** Start the vCPUs. 0 or -errno. */
+must_check int vm_start(struct vm *vm, struct error *err);
+
+/** Wait until the machine has stopped, or CLOCK_MONOTONIC @deadline_ns (INT64_MAX: none).
+ *  0 with *@ret set; -ETIMEDOUT. Any thread but the machine's own. */
+must_check int vm_wait(struct vm *vm, int64_t deadline_ns, struct vm_result *ret);
+
+/** Any thread. All return at once, but vm_pause(), which returns when every vCPU stands still. */
+void vm_stop(struct vm *vm);      /* at once, as by pulling the plug */
+void vm_power_key(struct vm *vm); /* ask the guest to shut down */
+void vm_reset(struct vm *vm);
+void vm_pause(struct vm *vm);
+void vm_resume(struct vm *vm);
+enum vm_state vm_get_state(struct vm *vm);
+
+/** Tell the guest the size of its console window. Any thread. */
+void vm_console_resize(struct vm *vm, unsigned columns, unsigned rows);
+
+/** Feed console input when config.console_in is -1 (the CLI filters its escape key). Any thread;
+ * returns bytes taken, 0 when the guest's buffer is full. */
+size_t vm_console_input(struct vm *vm, const void *data, size_t size);
+
+/** Stops the machine if it runs. NULL is allowed. */
+void vm_free(struct vm *vm);
+
+#endif
