@@ -1,0 +1,85 @@
+/* virtio devices, apart from their transport. Spec: VIRTIO 1.2.
+ *
+ * Threads: a device runs on the loop it was given (its I/O thread). The transport, on a vCPU's
+ * thread, only signals that loop for queue notifications; every ops call is made with the device's
+ * lock held, whichever thread makes it. `kick` is always on the loop. */
+#ifndef DEVICE_VIRTIO_VIRTIO_H
+#define DEVICE_VIRTIO_VIRTIO_H
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "base/thread.h"
+#include "device/virtio/vq.h"
+#include "mem/mem.h"
+
+#define VIRTIO_MAX_QUEUES 32
+
+struct virtio_device;
+struct virtio_transport;
+
+/** Device type's hooks; all but name and device_id may be NULL where noted. Called with the
+ * device's lock held. */
+struct virtio_ops {
+    const char *name;
+    uint16_t device_id; /* VIRTIO 1.2 §5 */
+    /** The driver has set FEATURES_OK with dev->features; false refuses. NULL accepts what was
+     * offered. */
+    bool (*features_ok)(struct virtio_device *dev);
+    /** DRIVER_OK was set. NULL allowed. */
+    void (*ready)(struct virtio_device *dev);
+    /** Back to the state before any driver; requests in flight must be cancelled or finished before
+     * it returns. NULL allowed. */
+    void (*reset)(struct virtio_device *dev);
+    /** Buffers were made available in queue @index; on the loop's thread. */
+    void (*kick)(struct virtio_device *dev, unsigned index);
+    /** Device configuration space (§2.5): @offset + @size is within config_size. NULL: no
+     * configuration. */
+    void (*config_read)(struct virtio_device *dev, unsigned offset, void *buf, unsigned size);
+    void (*config_write)(struct virtio_device *dev, unsigned offset, const void *buf,
+                         unsigned size);
+    void (*free)(struct virtio_device *dev);
+};
+
+/** Embed first in the device type's struct. */
+struct virtio_device {
+    const struct virtio_ops *ops; /* [init] */
+    struct mem *mem;              /* [init] */
+    struct loop *loop;            /* [init] where kick runs; borrowed */
+    uint64_t offered;     /* [init] feature bits offered (device type's; the core adds VERSION_1,
+                             EVENT_IDX, INDIRECT) */
+    unsigned queue_count; /* [init] */
+    unsigned config_size; /* [init] bytes */
+    struct mutex lock;
+    uint64_t features; /* [lock] bits the driver accepted */
+    uint8_t status;    /* [lock] §2.1 */
+    bool broken;       /* [lock] NEEDS_RESET was raised: queues give nothing until reset */
+    struct vq queues[VIRTIO_MAX_QUEUES]; /* [lock] */
+    struct virtio_transport *transport;  /* [init] */
+};
+
+/** Fill in the common part; queue sizes are at most @max_queue_size (a power of two <= 1024). */
+void virtio_init(struct virtio_device *dev, const struct virtio_ops *ops, struct mem *mem,
+                 struct loop *loop, uint64_t offered, unsigned queue_count, uint16_t max_queue_size,
+                 unsigned config_size);
+void virtio_done(struct virtio_device *dev);
+
+/** Interrupt the driver for queue @index if it wants to know (EVENT_IDX, NO_INTERRUPT: §2.7.7).
+ * Lock held. */
+void virtio_notify(struct virtio_device *dev, unsigned index) REQUIRES(dev->lock);
+
+/** Configuration changed: bump the generation and interrupt. Lock held. */
+void virtio_config_changed(struct virtio_device *dev) REQUIRES(dev->lock);
+
+/** The guest broke the rules: log, set DEVICE_NEEDS_RESET, stop all queues (§2.1.2). Lock held.
+ * Returns -EPROTO. */
+int virtio_break(struct virtio_device *dev, const char *fmt, ...) printf_like(2, 3)
+    REQUIRES(dev->lock);
+
+struct pci_host;
+/** Put @dev behind a virtio-pci transport (§4.1, modern only) in @host. On success the transport
+ * owns @dev (ops->free is called when the returned transport is freed). */
+must_check int virtio_pci_new(struct pci_host *host, struct virtio_device *dev,
+                              struct virtio_transport **ret, struct error *err);
+void virtio_transport_free(struct virtio_transport *t);
+
+#endif

@@ -1,0 +1,60 @@
+/* Virtqueue, device side: split rings, indirect descriptors, event index. Spec: VIRTIO 1.2 §2.7. */
+#ifndef DEVICE_VIRTIO_VQ_H
+#define DEVICE_VIRTIO_VQ_H
+
+#include "base/macros.h"
+#include "mem/mem.h"
+
+#include <sys/uio.h>
+
+#define VQ_MAX_SIZE 1024
+#define VQ_MAX_IOV  256 /* buffers in one chain, after which the guest is at fault */
+
+struct virtio_device;
+
+struct vq {
+    struct virtio_device *dev; /* [init] */
+    uint16_t index;            /* [init] */
+    uint16_t max_size;         /* [init] */
+    uint16_t size;             /* [lock] chosen by the driver, a power of two */
+    bool enabled;              /* [lock] */
+    gpa_t desc, avail, used;   /* [lock] */
+    uint16_t next_avail;       /* [lock] next entry to take, modulo 2^16 */
+    uint16_t next_used;        /* [lock] */
+    uint16_t signalled_used;   /* [lock] used index at the last interrupt */
+    bool signalled_valid;      /* [lock] */
+    uint16_t msix_vector;      /* [lock] 0xffff = none */
+};
+
+/** One request: first what the device reads, then what it may write. iovecs point into guest RAM:
+ * data buffers only, headers are copied out of them once (vq_read()). */
+struct vq_chain {
+    uint16_t head;
+    unsigned out_count; /* iov[0..out_count) is driver → device */
+    unsigned in_count;  /* iov[out_count..out_count+in_count) is device → driver */
+    size_t out_bytes, in_bytes;
+    struct iovec iov[VQ_MAX_IOV];
+    gpa_t gpa[VQ_MAX_IOV]; /* guest address of each iov */
+};
+
+/** Take the next chain. 1: *@ret is filled; 0: none; -EPROTO: the guest broke the rules and the
+ * device is now broken. Device lock held. */
+must_check int vq_pop(struct vq *q, struct vq_chain *ret);
+
+/** Is anything available? (May be stale at once.) Lock held. */
+bool vq_has_work(struct vq *q);
+
+/** Tell the driver whether to notify (§2.7.10); re-check vq_has_work() after enabling. Lock held.
+ */
+void vq_set_notify(struct vq *q, bool wanted);
+
+/** Give the chain back, @written bytes having been stored into its writable part: marks those pages
+ * written. Lock held. The interrupt is virtio_notify(). */
+void vq_push(struct vq *q, const struct vq_chain *chain, size_t written);
+
+/** Copy @size bytes at @offset of the readable part out, or of the writable part in. Returns bytes
+ * copied (short at the end). */
+size_t vq_read(const struct vq_chain *chain, size_t offset, void *buf, size_t size);
+size_t vq_write(const struct vq_chain *chain, size_t offset, const void *buf, size_t size);
+
+#endif
