@@ -1,0 +1,45 @@
+/* The emulating engines as implementations of the vCPU contract. */
+#ifndef CPU_ENGINE_ENGINE_H
+#define CPU_ENGINE_ENGINE_H
+
+#include "base/clock.h"
+#include "base/loop.h"
+#include "vcpu/vcpu.h"
+
+struct engine;
+
+enum engine_kind { ENGINE_INTERP, ENGINE_JIT, ENGINE_CHECK };
+
+enum engine_dump { DUMP_GUEST = 1, DUMP_IR = 2, DUMP_OPT = 4, DUMP_REGS = 8, DUMP_HOST = 16 };
+
+struct engine_config {
+    enum engine_kind kind;
+    struct mem *mem;            /* frozen after engine_new(), before the first vcpu_run() */
+    const struct vclock *clock; /* guest time; the time CSR counts timebase_hz of it */
+    struct loop *loop;          /* timers run here */
+    uint64_t timebase_hz;
+    unsigned max_vcpus;
+    bool builtin_sbi;  /* harts start in S-mode, S-mode ECALL exits with VCPU_EXIT_SBI */
+    uint64_t reset_pc; /* M-mode reset vector */
+    unsigned dump;     /* enum engine_dump bits */
+    int dump_fd;
+    size_t cache_bytes; /* translation cache bound, 0 = default */
+};
+
+/** One engine a machine: the translation cache that its vCPUs share. Registers itself as the mem's
+ * code listener, so call it before mem_freeze(). *@ret is the caller's, freed after all its vCPUs.
+ */
+must_check int engine_new(const struct engine_config *config, struct engine **ret,
+                          struct error *err);
+void engine_free(struct engine *e);
+
+/** A riscv64 vCPU with hart ID @index, in reset state. Free with vcpu_free(). */
+must_check int engine_new_vcpu(struct engine *e, unsigned index, struct vcpu **ret,
+                               struct error *err);
+
+/** The ISA that engine_new_vcpu() gives: "rv64imafdc_zicsr..." (device tree riscv,isa), and the
+ * widest translation mode "riscv,sv57". */
+const char *engine_isa_string(const struct engine *e);
+const char *engine_mmu_type(const struct engine *e);
+
+#endif
