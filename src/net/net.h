@@ -30,6 +30,7 @@ struct net_ops {
 
 struct net_backend {
     const struct net_ops *ops; /* [init] */
+    uint16_t best_mtu; /* [init] bytes of IP the backend carries at the lowest cost per byte */
 };
 
 struct net_forward {
