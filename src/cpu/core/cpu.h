@@ -1,0 +1,365 @@
+/* What every emulated guest CPU has: the head of its state struct, address translation cache,
+ * memory access, and the calls by which guest code (decoder, interpreter, system registers) and the
+ * engine meet.
+ *
+ * Layout: a guest's state begins with struct cpu (struct rv_hart { struct cpu cpu; ... }), so
+ * generated code reaches both off one base register. Threads: the CPU's own thread, but for fields
+ * tagged [atomic].
+ *
+ * Code position: a translated or decoded block is known by the *physical* address of its first
+ * instruction and the CPU's mode, and is independent of the virtual address: inside it the pc is
+ * `code_page` (virtual page base, set at entry) plus a constant. So one translation of a shared
+ * library serves every process that maps it anywhere. */
+#ifndef CPU_CORE_CPU_H
+#define CPU_CORE_CPU_H
+
+#include "base/clock.h"
+#include "base/macros.h"
+#include "mem/mem.h"
+#include "vcpu/vcpu.h"
+
+#include <string.h>
+
+struct cpu;
+struct block;
+struct insn;
+struct ir_func;
+struct replay;
+
+enum cpu_access { CPU_READ, CPU_WRITE, CPU_FETCH };
+
+/** What executing an instruction or a block came to. Anything but CPU_OK leaves the block. */
+enum cpu_status {
+    CPU_OK = 0,
+    CPU_EXCEPTION = 1, /* the guest's pending exception is set; pc is the faulting instruction's */
+    CPU_WFI = 2,       /* wait for interrupt; pc is behind the instruction */
+    CPU_EXIT = 3,      /* a vcpu_exit was stored by cpu_ops; pc is where to go on */
+    CPU_RETRANSLATE =
+        4, /* mode or translations changed: look the next block up afresh; pc is set */
+};
+
+/* --- Software TLB
+ * ------------------------------------------------------------------------------------------------------------
+ */
+
+/** Modes that translate differently; part of a block's key. RISC-V: U, S, S with SUM, M (bare). */
+#define CPU_MMU_MODES 4
+#define TLB_BITS      9
+#define TLB_ENTRIES   (1u << TLB_BITS)
+#define CPU_CONTEXTS  8 /* address spaces remembered */
+
+/** One page. A tag is the page's virtual address if that kind of access may go straight to host
+ * memory at va + addend, else TLB_INVALID. Fast path test: ((va + size - 1) & ~0xfff) == tag, with
+ * the entry chosen by va: so misaligned accesses within a page are fast and page-crossing ones
+ * never match. */
+struct tlb_entry {
+    uint64_t tag[3]; /* by enum cpu_access */
+    uint64_t addend;
+};
+#define TLB_INVALID 1ULL
+
+struct jump_entry {
+    uint64_t key; /* pc, or 1 = empty (no pc is odd) */
+    struct block *block;
+    const void *code; /* host code of block, NULL = none */
+    uint64_t mode;    /* block key's mode bits */
+};
+#define JUMP_BITS    10
+#define JUMP_ENTRIES (1u << JUMP_BITS)
+
+/** Hash of a pc in the jump cache: as generated code computes it. */
+static inline unsigned jump_index(uint64_t pc)
+{
+    return (unsigned)((pc >> 1) ^ (pc >> (JUMP_BITS + 1))) & (JUMP_ENTRIES - 1);
+}
+
+/** Translations of one address space. */
+struct cpu_context {
+    struct tlb_entry tlb[CPU_MMU_MODES][TLB_ENTRIES];
+    struct jump_entry jumps[JUMP_ENTRIES];
+    uint64_t key;       /* guest's name of the address space (satp) */
+    uint64_t last_used; /* for eviction */
+    uint64_t large_va;  /* pages larger than 4 KiB were entered in [large_va, large_end): a flush of
+                           one page there */
+    uint64_t large_end; /* flushes the whole context */
+    bool used;          /* anything entered since the last flush */
+    bool valid;
+};
+
+/** Result of the guest's page walk. */
+struct cpu_translation {
+    gpa_t gpa;    /* of the address asked for */
+    bool prot[3]; /* by enum cpu_access: may be entered in the TLB for these (write only if the page
+                     is marked dirty) */
+    bool uncached;     /* permissions differ within the 4 KiB page (PMP): use once, do not enter */
+    uint8_t page_bits; /* log2 of the mapping's size, >= 12 */
+};
+
+/* --- State
+ * -------------------------------------------------------------------------------------------------------------------
+ */
+
+/** Head of every guest CPU's state. Generated code addresses fields by offset: hot ones first. */
+struct cpu {
+    uint32_t attention; /* [atomic] nonzero: leave the block loop at the next block boundary */
+    uint32_t status;    /* status of the last helper called by generated code (enum cpu_status) */
+    uint64_t pc;        /* exact outside blocks and at every status != CPU_OK; else see code_page */
+    uint64_t code_page; /* virtual address of the page being executed, valid inside blocks */
+    uint64_t instret;   /* instructions retired */
+    uint64_t mode; /* block key bits: guest-defined, bits 0-1 = mmu mode index for data accesses */
+    struct cpu_context *context; /* the current address space */
+    uint32_t fp_flags;           /* exception flags raised so far, guest encoding */
+    uint32_t mxcsr;              /* scratch of generated code */
+
+    const struct cpu_ops *ops;    /* [init] */
+    struct mem *mem;              /* [init] */
+    const struct vclock *clock;   /* [init] */
+    struct engine *engine;        /* [init] opaque to guests */
+    struct replay *replay;        /* engine=check: NULL, or the log being written or replayed */
+    struct vcpu_exit *exit;       /* where CPU_EXIT stores its cause; set during run */
+    struct cpu_context *contexts; /* [init] CPU_CONTEXTS of them */
+    uint64_t context_clock;
+    uint32_t index;    /* [init] hart ID */
+    uint32_t requests; /* [atomic] enum vcpu_request bits and CPU_REQ_* not yet honoured */
+    uint64_t irqs;     /* [atomic] interrupt inputs, bit = number given to vcpu_set_irq() */
+    bool trap_ebreak;  /* a debugger wants EBREAK */
+    bool slow_memory;  /* watchpoints or check: every data access takes the slow path, nothing is
+                          entered for data */
+    struct {           /* statistics */
+        uint64_t blocks_decoded, blocks_translated, blocks_invalidated, tlb_fills, tlb_flushes,
+            jump_misses, interp_blocks;
+    } stats;
+};
+
+/** Engine-internal request bits, beside enum vcpu_request. */
+enum {
+    CPU_REQ_JUMPS = 1 << 8 /* forget the jump caches */,
+    CPU_REQ_WRITES = 1 << 9 /* forget write tags */
+};
+
+/* --- Guest's side
+ * ------------------------------------------------------------------------------------------------------------
+ */
+
+/** One decoded instruction; `op` numbers and field use are the guest's. 16 bytes. */
+struct insn {
+    uint16_t op;
+    uint8_t rd, rs1, rs2, rs3; /* rs3: also rounding mode, aq/rl..., as the op says */
+    uint8_t size;              /* bytes */
+    uint8_t flags;             /* enum insn_flags */
+    int32_t imm;
+    uint16_t page_offset; /* of the instruction in its page */
+    uint16_t extra;       /* e.g. CSR number, rounding mode */
+};
+
+enum insn_flags {
+    INSN_END = 1,    /* ends a block (branch, jump, system) */
+    INSN_SYSTEM = 2, /* a block of its own, executed by the interpreter in every engine (CSR, traps,
+                        fences, WFI) */
+    INSN_MEMORY = 4, /* may read or write data memory */
+};
+
+/** What the engine asks of a guest architecture. All take the CPU whose thread calls. */
+struct cpu_ops {
+    const char *name;
+    size_t state_size; /* bytes of the whole state struct */
+
+    /** Decode one instruction of at most @avail bytes at @bytes (2 or 4..). Returns its size, or 0
+     * if @avail is too short. An illegal encoding decodes to an instruction that raises the
+     * exception. Any thread. */
+    unsigned (*decode)(const struct cpu *c, const uint8_t *bytes, unsigned avail, struct insn *ret);
+
+    /** Execute @count instructions from @insns, whose code page is c->code_page; updates pc and
+     * instret exactly. On CPU_OK the pc is that of the next instruction to execute. */
+    enum cpu_status (*interp)(struct cpu *c, const struct insn *insns, unsigned count);
+
+    /** Translate to IR (cpu/ir). False: not worth it, interpret. */
+    bool (*translate)(struct cpu *c, const struct insn *insns, unsigned count, struct ir_func *ret);
+
+    /** Walk the page tables for @va in mmu mode @mmu. False: the exception is pending (cause, tval
+     * set), or with @debug, simply false and without any side effect. */
+    bool (*translate_address)(struct cpu *c, uint64_t va, enum cpu_access access, unsigned mmu,
+                              bool debug, struct cpu_translation *ret);
+
+    /** Make an access fault (nothing at the physical address) or a misaligned-address exception
+     * pending. */
+    void (*access_fault)(struct cpu *c, uint64_t va, enum cpu_access access);
+    void (*misaligned)(struct cpu *c, uint64_t va, enum cpu_access access);
+
+    /** Deliver the pending exception: registers, mode and pc of the handler. */
+    void (*take_exception)(struct cpu *c);
+
+    /** Deliver the most urgent enabled interrupt, if any; true if pc changed. Called when
+     * c->attention was set. */
+    bool (*take_interrupt)(struct cpu *c);
+
+    /** Would WFI go on? (An interrupt is pending and locally enabled, whatever the global enable.)
+     */
+    bool (*wakes)(struct cpu *c);
+
+    /** CLOCK_MONOTONIC ns of the next time-driven change in pending interrupts; INT64_MAX = none.
+     */
+    int64_t (*next_timer_ns)(struct cpu *c);
+
+    /** Render for dumps: into @buf of @size. */
+    void (*disassemble)(const struct cpu *c, const struct insn *insn, uint64_t pc, char *buf,
+                        size_t size);
+
+    /** First difference between two states after the same block, as text; false if equal. For
+     * engine=check. */
+    bool (*diff)(const struct cpu *a, const struct cpu *b, char *buf, size_t size);
+
+    void (*reset)(struct cpu *c);
+    int (*get_reg)(struct cpu *c, unsigned id, uint64_t *ret);
+    int (*set_reg)(struct cpu *c, unsigned id, uint64_t value);
+    const struct vcpu_reg *(*registers)(struct cpu *c, size_t *ret_count);
+};
+
+/* --- Memory access by guest code (interpreter, page walker)
+ * -------------------------------------------------------------------- */
+
+/** Slow paths: translate, enter in the TLB if allowed, access RAM or a device, honour watchpoints
+ * and the check log. CPU_OK, CPU_EXCEPTION, or CPU_EXIT (watchpoint). Values are zero-extended.
+ * size 1, 2, 4, 8. */
+enum cpu_status cpu_load_slow(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                              uint64_t *ret);
+enum cpu_status cpu_store_slow(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                               uint64_t value);
+
+static inline struct tlb_entry *tlb_at(struct cpu *c, uint64_t va, unsigned mmu)
+{
+    return &c->context->tlb[mmu][(va >> MEM_PAGE_BITS) & (TLB_ENTRIES - 1)];
+}
+
+/** Load @size bytes at @va as in mmu mode @mmu, zero-extended. Misaligned accesses work; in RAM
+ * only. */
+static inline enum cpu_status cpu_load(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                                       uint64_t *ret)
+{
+    const struct tlb_entry *e = tlb_at(c, va, mmu);
+
+    if (likely(((va + size - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == e->tag[CPU_READ])) {
+        const void *p = (const void *)(uintptr_t)(va + e->addend);
+
+        switch (size) {
+        case 1:
+            *ret = *(const volatile uint8_t *)p;
+            return CPU_OK;
+        case 2:
+            *ret = *(const volatile uint16_t *)p;
+            return CPU_OK;
+        case 4:
+            *ret = *(const volatile uint32_t *)p;
+            return CPU_OK;
+        default:
+            *ret = *(const volatile uint64_t *)p;
+            return CPU_OK;
+        }
+    }
+    return cpu_load_slow(c, va, size, mmu, ret);
+}
+
+static inline enum cpu_status cpu_store(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                                        uint64_t value)
+{
+    const struct tlb_entry *e = tlb_at(c, va, mmu);
+
+    if (likely(((va + size - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == e->tag[CPU_WRITE])) {
+        void *p = (void *)(uintptr_t)(va + e->addend);
+
+        switch (size) {
+        case 1:
+            *(volatile uint8_t *)p = (uint8_t)value;
+            return CPU_OK;
+        case 2:
+            *(volatile uint16_t *)p = (uint16_t)value;
+            return CPU_OK;
+        case 4:
+            *(volatile uint32_t *)p = (uint32_t)value;
+            return CPU_OK;
+        default:
+            *(volatile uint64_t *)p = value;
+            return CPU_OK;
+        }
+    }
+    return cpu_store_slow(c, va, size, mmu, value);
+}
+
+/** Read-modify-write, atomic among all CPUs (seq-cst, which covers every aq/rl). @va must be
+ * aligned, else the misaligned exception is raised; on a device: access fault. *@ret_old is
+ * zero-extended. */
+enum cpu_atomic_op {
+    CPU_SWAP,
+    CPU_ADD,
+    CPU_AND,
+    CPU_OR,
+    CPU_XOR,
+    CPU_MIN,
+    CPU_MAX,
+    CPU_MINU,
+    CPU_MAXU,
+};
+enum cpu_status cpu_atomic(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                           enum cpu_atomic_op op, uint64_t operand, uint64_t *ret_old);
+
+/** Compare and swap, atomic among all CPUs: stores @desired if memory holds @expected; *@ret_old is
+ * what it held. Alignment as above. Needs write permission even when the comparison fails. */
+enum cpu_status cpu_cas(struct cpu *c, uint64_t va, unsigned size, unsigned mmu, uint64_t expected,
+                        uint64_t desired, uint64_t *ret_old);
+
+/** Check that @size bytes at @va may be accessed (cbo.*), without accessing them. */
+enum cpu_status cpu_probe(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                          enum cpu_access access);
+
+/** Zero the naturally aligned @size-byte block around @va (cbo.zero). */
+enum cpu_status cpu_zero_block(struct cpu *c, uint64_t va, unsigned size, unsigned mmu);
+
+/** Fetch 2 instruction bytes at @va (also for a decoder across a page end). */
+enum cpu_status cpu_fetch16(struct cpu *c, uint64_t va, uint16_t *ret);
+
+/** Physical memory access of the page walker, 8-byte aligned: load, and compare-and-swap (true if
+ * stored). BUS_FAULT unless RAM. */
+enum bus_result cpu_walk_load(struct cpu *c, gpa_t gpa, uint64_t *ret);
+enum bus_result cpu_walk_cas(struct cpu *c, gpa_t gpa, uint64_t expected, uint64_t desired,
+                             bool *ret_stored);
+
+/* --- Translation maintenance by guest code
+ * -------------------------------------------------------------------------------------- */
+
+/** Switch to the address space called @key: translations remembered for it are used again. The
+ * guest promises that a key always means the same page tables until flushed (RISC-V: the whole satp
+ * value). */
+void cpu_set_context(struct cpu *c, uint64_t key);
+
+/** Forget translations: everything; one page in all address spaces; all of the address spaces for
+ * which match(key, arg). */
+void cpu_flush_all(struct cpu *c);
+void cpu_flush_page(struct cpu *c, uint64_t va);
+void cpu_flush_contexts(struct cpu *c, bool (*match)(uint64_t key, uint64_t arg), uint64_t arg);
+
+/** fence.i: code written by anyone before is seen by blocks looked up after. */
+void cpu_sync_code(struct cpu *c);
+
+/* --- Time and interrupts
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+/** Guest time in ns, logged under engine=check. */
+int64_t cpu_now_ns(struct cpu *c);
+
+/** ops->next_timer_ns() changed: have attention set when its time comes. */
+void cpu_timer_changed(struct cpu *c);
+
+/** Ask for ops->take_interrupt() at the next block boundary. Any thread. */
+static inline void cpu_set_attention(struct cpu *c)
+{
+    /* release: what the caller changed is seen by the CPU's acquire exchange of the word in the run
+     * loop */
+    __atomic_store_n(&c->attention, 1, __ATOMIC_RELEASE);
+}
+
+/** Engine=check: the value of a non-repeatable input (time, seed): recorded in the reference run,
+ * repeated in the second. */
+uint64_t cpu_log_value(struct cpu *c, uint64_t value);
+
+#endif
