@@ -1,0 +1,15 @@
+/* The verbs, each in its own file. */
+#ifndef CLI_VERBS_H
+#define CLI_VERBS_H
+
+#include "cli/cmd.h"
+
+extern const struct cmd cmd_completion;
+extern const struct cmd cmd_doctor;
+extern const struct cmd cmd_help;
+extern const struct cmd cmd_version;
+
+/** Print the version, as text or JSON; an exit status. */
+int version_print(bool json);
+
+#endif
