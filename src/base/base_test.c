@@ -100,3 +100,53 @@ TEST(loop_runs_tasks_timers_and_descriptors)
     close(p[0]);
     close(p[1]);
 }
+
+struct pair {
+    struct loop *loop;
+    struct loop_fd a, b;
+    int calls;
+};
+
+/** Both descriptors are ready in one round: whichever is called first removes both. */
+static void remove_both(struct loop_fd *w, uint32_t events)
+{
+    struct pair *pair = w->arg;
+
+    pair->calls++;
+    loop_fd_remove(pair->loop, &pair->a);
+    loop_fd_remove(pair->loop, &pair->b);
+}
+
+static void count_hook(struct loop_hook *h)
+{
+    ++*(int *)h->arg;
+}
+
+TEST(removed_watch_is_not_called_even_in_its_round)
+{
+    struct loop *loop = loop_new("test");
+    struct pair pair = {.loop = loop};
+    int rounds = 0;
+    struct loop_hook hook = {.fn = count_hook, .arg = &rounds};
+    int p[2];
+
+    ASSERT_TRUE(loop && !pipe(p));
+    pair.a = (struct loop_fd){.fd = p[0], .fn = remove_both, .arg = &pair};
+    pair.b = (struct loop_fd){.fd = p[1], .fn = remove_both, .arg = &pair};
+    ASSERT_EQ(write(p[1], "x", 1), 1);
+    ASSERT_EQ(loop_fd_add(loop, &pair.a, EPOLLIN), 0);
+    ASSERT_EQ(loop_fd_add(loop, &pair.b, EPOLLOUT), 0);
+    loop_hook_add(loop, &hook);
+    ASSERT_EQ(loop_start(loop), 0);
+    loop_sync(loop);
+    EXPECT_EQ(pair.calls, 1);
+    EXPECT_TRUE(rounds >= 1);
+    loop_hook_remove(loop, &hook);
+    loop_sync(loop);
+    int seen = rounds;
+    loop_sync(loop);
+    EXPECT_EQ(rounds, seen);
+    loop_free(loop);
+    close(p[0]);
+    close(p[1]);
+}

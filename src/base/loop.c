@@ -39,6 +39,10 @@ struct loop {
     bool running;              /* [lock] a thread is in loop_run() */
     pthread_t runner;          /* [lock] valid when running */
     bool stop;                 /* [lock] */
+    struct loop_hook *hooks;   /* [lock] */
+
+    struct epoll_event *events; /* [loop] the round's events not yet called back, */
+    int event_count;            /* [loop] of which one whose watch goes away is forgotten */
 };
 
 struct loop *loop_new(const char *name)
@@ -147,6 +151,33 @@ void loop_fd_change(struct loop *loop, struct loop_fd *w, uint32_t events)
 void loop_fd_remove(struct loop *loop, struct loop_fd *w)
 {
     (void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL); /* as above */
+    if (!loop_is_self(loop))
+        return;
+    for (int i = 0; i < loop->event_count; i++) {
+        if (loop->events[i].data.ptr == w)
+            loop->events[i].data.ptr = NULL;
+    }
+}
+
+void loop_hook_add(struct loop *loop, struct loop_hook *h)
+{
+    mutex_lock(&loop->lock);
+    h->next = loop->hooks;
+    loop->hooks = h;
+    mutex_unlock(&loop->lock);
+    wake(loop); /* a wait under way knows nothing of it */
+}
+
+void loop_hook_remove(struct loop *loop, struct loop_hook *h)
+{
+    mutex_lock(&loop->lock);
+    for (struct loop_hook **p = &loop->hooks; *p; p = &(*p)->next) {
+        if (*p == h) {
+            *p = h->next;
+            break;
+        }
+    }
+    mutex_unlock(&loop->lock);
 }
 
 static void arm(struct loop *loop) REQUIRES(loop->lock)
@@ -264,32 +295,52 @@ static void run_tasks(struct loop *loop) REQUIRES(loop->lock)
     }
 }
 
-void loop_run(struct loop *loop)
+static void run_hooks(struct loop *loop) REQUIRES(loop->lock)
+{
+    for (struct loop_hook *h = loop->hooks; h;) {
+        struct loop_hook *next = h->next;
+
+        mutex_unlock(&loop->lock);
+        h->fn(h);
+        mutex_lock(&loop->lock);
+        h = next;
+    }
+}
+
+/** Wait once and call back the descriptors that are ready. True if the timer went off. */
+static bool run_events(struct loop *loop)
 {
     struct epoll_event events[32];
+    bool timer = false;
+    int n = epoll_wait(loop->epoll_fd, events, ARRAY_SIZE(events), -1);
 
+    loop->events = events;
+    loop->event_count = MAX(n, 0);
+    for (int i = 0; i < n; i++) {
+        struct loop_fd *w = events[i].data.ptr;
+        uint64_t count;
+
+        if ((void *)w == &loop->timer_fd)
+            timer = read(loop->timer_fd, &count, sizeof(count)) > 0;
+        else if ((void *)w == &loop->event_fd)
+            (void)!read(loop->event_fd, &count,
+                        sizeof(count)); /* level-triggered: only clears it */
+        else if (w)
+            w->fn(w, events[i].events);
+    }
+    loop->event_count = 0;
+    return timer;
+}
+
+void loop_run(struct loop *loop)
+{
     mutex_lock(&loop->lock);
     loop->running = true;
     loop->runner = pthread_self();
     while (!loop->stop) {
+        run_hooks(loop);
         mutex_unlock(&loop->lock);
-        int n = epoll_wait(loop->epoll_fd, events, ARRAY_SIZE(events), -1);
-        bool timer = false;
-        for (int i = 0; i < n; i++) {
-            uint64_t count;
-
-            if (events[i].data.ptr == &loop->timer_fd)
-                timer = read(loop->timer_fd, &count, sizeof(count)) > 0;
-            else if (events[i].data.ptr == &loop->event_fd)
-                (void)!read(loop->event_fd, &count,
-                            sizeof(count)); /* level-triggered: only clears it */
-        }
-        for (int i = 0; i < n; i++) {
-            struct loop_fd *w = events[i].data.ptr;
-
-            if ((void *)w != &loop->timer_fd && (void *)w != &loop->event_fd)
-                w->fn(w, events[i].events);
-        }
+        bool timer = run_events(loop);
         mutex_lock(&loop->lock);
         if (timer) {
             loop->armed_ns = INT64_MAX;

@@ -55,6 +55,18 @@ struct loop_timer {
 void loop_timer_set(struct loop *loop, struct loop_timer *t, int64_t deadline_ns);
 void loop_timer_cancel(struct loop *loop, struct loop_timer *t);
 
+/** Something to do each time before the loop waits, after the callbacks of a round: for a library
+ * that must be asked what it waits for. The caller's storage; any thread adds and removes, and the
+ * hook may remove itself. Removal from another thread is followed by loop_sync(), as with
+ * loop_fd_remove(). */
+struct loop_hook {
+    void (*fn)(struct loop_hook *h);
+    void *arg;
+    struct loop_hook *next; /* [lock] */
+};
+void loop_hook_add(struct loop *loop, struct loop_hook *h);
+void loop_hook_remove(struct loop *loop, struct loop_hook *h);
+
 /** Run @fn(@arg) on the loop's thread soon, in the order posted. Any thread. 0 or -ENOMEM. */
 must_check int loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
 
