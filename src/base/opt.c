@@ -313,7 +313,8 @@ void opt_done(const struct opt_def *opts, void *values, struct opt_args *args)
 {
     for (const struct opt_def *o = opts; values && o && o->name; o++) {
         if (o->kind == OPT_LIST) {
-            struct opt_list *list = (struct opt_list *)((char *)values + o->offset);
+            void *at = (char *)values + o->offset;
+            struct opt_list *list = at;
             free(list->v);
             *list = (struct opt_list){0};
         }

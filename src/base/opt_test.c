@@ -49,16 +49,18 @@ static struct opt_args args;
 static struct error err;
 
 /** Parse a NULL-terminated list of words. */
-static int parse(const char **argv)
+static int parse(const char **words)
 {
+    static char *argv[OPT_LIST_MAX + 2]; /* outlives the call: args.rest points into it */
     int argc = 0;
 
-    while (argv[argc])
-        argc++;
+    for (; words[argc]; argc++)
+        argv[argc] = (char *)words[argc];
+    argv[argc] = NULL;
     opt_done(opts, &v, &args);
     v = (struct values){0};
     err = (struct error){0};
-    return opt_parse(opts, &v, argc, (char **)argv, &args, &err);
+    return opt_parse(opts, &v, argc, argv, &args, &err);
 }
 #define PARSE(...) parse((const char *[]){__VA_ARGS__, NULL})
 
