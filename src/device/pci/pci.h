@@ -14,8 +14,9 @@
 struct pci_host;
 struct pci_function;
 
-/** A device's side of its BARs. Called on vCPU threads; @offset within the BAR, access not crossing
- * its end, size 1, 2, 4, 8. */
+/** A device's side of its BARs. All hooks are called on vCPU threads with no lock held (pci_lock()
+ * is innermost: a device may take it, and call every function below, with its own lock held).
+ * @offset is within the BAR, the access does not cross its end, @size is 1, 2, 4 or 8. */
 struct pci_ops {
     const char *name;
     enum bus_result (*bar_read)(struct pci_function *f, unsigned bar, uint64_t offset,
@@ -28,7 +29,9 @@ struct pci_ops {
     /** Before a guest read of configuration space outside the standard header (VIRTIO 1.2
      * §4.1.4.9); may be NULL. */
     void (*config_read)(struct pci_function *f, unsigned offset, unsigned size);
-    void (*reset)(struct pci_function *f); /* machine or function-level reset */
+    /** Machine or function-level reset; the function's registers are in their reset state already.
+     * May be NULL. Lower the INTx pin here. */
+    void (*reset)(struct pci_function *f);
 };
 
 /** What a function is; static data. BAR sizes are powers of two >= 4096 (0 = absent); all BARs are
@@ -42,7 +45,7 @@ struct pci_info {
     uint8_t bar_prefetch;  /* bit mask */
     unsigned msix_vectors; /* 0 = no MSI-X capability */
     unsigned msix_bar; /* the table at offset 0 and the PBA at 2048 of this BAR are served by pci
-                          itself */
+                          itself, as are the first 4 KiB of it */
 };
 
 /** Embed this first in the device. Fields are pci's own, but for config, which the device may read
@@ -101,6 +104,8 @@ struct pci_host_config {
     gpa_t pio;
     uint64_t pio_size;
     struct irq_line intx[4];
+    gpa_t msi; /* where MSI-X messages may go besides RAM; msi_size 0 = nowhere */
+    uint64_t msi_size;
     bool assign_bars; /* place BARs at start, as firmware would, for kernels told to keep them */
 };
 must_check int pci_host_new(struct mem *mem, const struct pci_host_config *config,
