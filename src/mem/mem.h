@@ -112,6 +112,7 @@ enum bus_result mem_write(struct mem *mem, gpa_t gpa, unsigned size, uint64_t va
 enum {
     MEM_PAGE_CODE = 1 << 0,  /* an engine holds translations made from this page */
     MEM_PAGE_DIRTY = 1 << 1, /* reserved for snapshots and migration */
+    MEM_PAGE_WMAP = 1 << 2,  /* an engine's TLB may hold this page for direct writing */
 };
 
 /** Called for each written page that has MEM_PAGE_CODE; on the writer's thread. One listener;

@@ -82,7 +82,7 @@ struct cpu_context {
     uint64_t large_va;  /* pages larger than 4 KiB were entered in [large_va, large_end): a flush of
                            one page there */
     uint64_t large_end; /* flushes the whole context */
-    bool used;          /* anything entered since the last flush */
+    uint8_t used; /* bit m: TLB of mmu mode m, bit 4: jumps were entered since the last flush */
     bool valid;
 };
 
@@ -106,7 +106,8 @@ struct cpu {
     uint64_t pc;        /* exact outside blocks and at every status != CPU_OK; else see code_page */
     uint64_t code_page; /* virtual address of the page being executed, valid inside blocks */
     uint64_t instret;   /* instructions retired */
-    uint64_t mode; /* block key bits: guest-defined, bits 0-1 = mmu mode index for data accesses */
+    uint64_t mode;      /* block key bits: 0-1 = mmu mode of data accesses, 2-3 = of fetches, others
+                           guest-defined */
     struct cpu_context *context; /* the current address space */
     uint32_t fp_flags;           /* exception flags raised so far, guest encoding */
     uint32_t mxcsr;              /* scratch of generated code */
@@ -122,10 +123,12 @@ struct cpu {
     uint32_t index;    /* [init] hart ID */
     uint32_t requests; /* [atomic] enum vcpu_request bits and CPU_REQ_* not yet honoured */
     uint64_t irqs;     /* [atomic] interrupt inputs, bit = number given to vcpu_set_irq() */
+    uint32_t sleeping; /* [atomic] in WFI: cpu_set_attention() must wake the thread */
     bool trap_ebreak;  /* a debugger wants EBREAK */
     bool slow_memory;  /* watchpoints or check: every data access takes the slow path, nothing is
                           entered for data */
-    struct {           /* statistics */
+    const struct vcpu_debug *debug; /* NULL, or what a debugger wants */
+    struct {                        /* statistics */
         uint64_t blocks_decoded, blocks_translated, blocks_invalidated, tlb_fills, tlb_flushes,
             jump_misses, interp_blocks;
     } stats;
@@ -347,16 +350,12 @@ void cpu_sync_code(struct cpu *c);
 /** Guest time in ns, logged under engine=check. */
 int64_t cpu_now_ns(struct cpu *c);
 
-/** ops->next_timer_ns() changed: have attention set when its time comes. */
+/** ops->next_timer_ns() changed: have attention set when its time comes. (In cpu/engine.) */
 void cpu_timer_changed(struct cpu *c);
 
-/** Ask for ops->take_interrupt() at the next block boundary. Any thread. */
-static inline void cpu_set_attention(struct cpu *c)
-{
-    /* release: what the caller changed is seen by the CPU's acquire exchange of the word in the run
-     * loop */
-    __atomic_store_n(&c->attention, 1, __ATOMIC_RELEASE);
-}
+/** Ask for ops->take_interrupt() at the next block boundary; wakes the CPU's thread from WFI. Any
+ * thread. */
+void cpu_set_attention(struct cpu *c);
 
 /** Engine=check: the value of a non-repeatable input (time, seed): recorded in the reference run,
  * repeated in the second. */

@@ -1,0 +1,551 @@
+/* Guest data accesses beyond the TLB's fast path.
+ *
+ * Invariants:
+ *  1. A write tag is entered only while the page has no MEM_PAGE_CODE, and after MEM_PAGE_WMAP was
+ * set: the engine sets CODE before it looks at WMAP, so (both sequentially consistent) one of the
+ * two sees the other.
+ *  2. With slow_memory nothing is entered for data.
+ *  3. An access that crosses a page has both pages translated before either is touched: it happens
+ * whole or faults. Threads: the CPU's own. Guest RAM is shared with other CPUs and devices.
+ */
+#include "base/thread.h"
+#include "cpu/core/context.h"
+#include "cpu/core/replay.h"
+
+#include <stdio.h>
+
+/** One page's piece of an access. */
+struct place {
+    uint8_t *host; /* NULL: a device or ROM written: use the bus */
+    gpa_t gpa;
+    uint8_t *flags; /* page flags if RAM */
+};
+
+static void enter(struct cpu *c, uint64_t va, unsigned mmu, const struct cpu_translation *t,
+                  const struct mem_region *r, enum cpu_access access)
+{
+    struct cpu_context *x = c->context;
+    struct tlb_entry *e = tlb_at(c, va, mmu);
+    uint64_t page = va & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    uint64_t offset = (t->gpa.v & ~(uint64_t)(MEM_PAGE_SIZE - 1)) - r->base.v;
+    struct tlb_entry n = {
+        .tag = {TLB_INVALID, TLB_INVALID, TLB_INVALID},
+        .addend = (uint64_t)(uintptr_t)(r->host + offset) - page
+    };
+
+    if (t->prot[CPU_FETCH])
+        n.tag[CPU_FETCH] = page;
+    if (t->prot[CPU_READ] && !c->slow_memory)
+        n.tag[CPU_READ] = page;
+    if (t->prot[CPU_WRITE] && r->writable && !c->slow_memory) {
+        uint8_t *flags = &r->page_flags[offset >> MEM_PAGE_BITS];
+
+        /* seq-cst: see invariant 1 */
+        if (!(__atomic_load_n(flags, __ATOMIC_SEQ_CST) & MEM_PAGE_WMAP))
+            __atomic_fetch_or(flags, MEM_PAGE_WMAP, __ATOMIC_SEQ_CST);
+        if (!(__atomic_load_n(flags, __ATOMIC_SEQ_CST) & MEM_PAGE_CODE))
+            n.tag[CPU_WRITE] = page;
+    }
+    *e = n;
+    x->used |= (uint8_t)(1u << mmu);
+    if (t->page_bits > MEM_PAGE_BITS) {
+        uint64_t size = 1ULL << t->page_bits;
+        uint64_t base = va & ~(size - 1);
+
+        x->large_va = MIN(x->large_va, base);
+        x->large_end = MAX(x->large_end, base + (size - 1));
+    }
+    c->stats.tlb_fills++;
+}
+
+/* Translate the page of @va for @access. CPU_OK with *ret, or CPU_EXCEPTION. */
+static enum cpu_status find(struct cpu *c, uint64_t va, unsigned mmu, enum cpu_access access,
+                            struct place *ret)
+{
+    struct cpu_translation t = {.page_bits = MEM_PAGE_BITS};
+    const struct mem_region *r;
+
+    if (!c->ops->translate_address(c, va, access, mmu, false, &t))
+        return CPU_EXCEPTION;
+    r = mem_find(c->mem, t.gpa);
+    if (!r) {
+        c->ops->access_fault(c, va, access);
+        return CPU_EXCEPTION;
+    }
+    *ret = (struct place){.gpa = t.gpa};
+    if (r->host && (access != CPU_WRITE || r->writable)) {
+        uint64_t offset = t.gpa.v - r->base.v;
+
+        ret->host = r->host + offset;
+        ret->flags = r->writable ? &r->page_flags[offset >> MEM_PAGE_BITS] : NULL;
+    }
+    if (r->host && !t.uncached)
+        enter(c, va, mmu, &t, r, access);
+    return CPU_OK;
+}
+
+static void after_write(struct cpu *c, const struct place *p, unsigned size)
+{
+    if (p->flags && (__atomic_load_n(p->flags, __ATOMIC_SEQ_CST) & MEM_PAGE_CODE))
+        mem_written(c->mem, p->gpa, size);
+}
+
+static bool crosses_page(uint64_t va, unsigned size)
+{
+    return (va & (MEM_PAGE_SIZE - 1)) + size > MEM_PAGE_SIZE;
+}
+
+static enum cpu_status load_place(struct cpu *c, uint64_t va, const struct place *p, unsigned size,
+                                  uint64_t *ret)
+{
+    *ret = 0;
+    if (p->host) {
+        switch (size) { /* one access, so that aligned loads are atomic */
+        case 1:
+            *ret = *(volatile uint8_t *)p->host;
+            break;
+        case 2:
+            *ret = *(volatile uint16_t *)p->host;
+            break;
+        case 4:
+            *ret = *(volatile uint32_t *)p->host;
+            break;
+        default:
+            *ret = *(volatile uint64_t *)p->host;
+            break;
+        }
+        return CPU_OK;
+    }
+    if (mem_read(c->mem, p->gpa, size, ret) != BUS_OK) {
+        c->ops->access_fault(c, va, CPU_READ);
+        return CPU_EXCEPTION;
+    }
+    return CPU_OK;
+}
+
+static enum cpu_status store_place(struct cpu *c, uint64_t va, const struct place *p, unsigned size,
+                                   uint64_t value)
+{
+    if (p->host) {
+        switch (size) {
+        case 1:
+            *(volatile uint8_t *)p->host = (uint8_t)value;
+            break;
+        case 2:
+            *(volatile uint16_t *)p->host = (uint16_t)value;
+            break;
+        case 4:
+            *(volatile uint32_t *)p->host = (uint32_t)value;
+            break;
+        default:
+            *(volatile uint64_t *)p->host = value;
+            break;
+        }
+        after_write(c, p, size);
+        return CPU_OK;
+    }
+    if (mem_write(c->mem, p->gpa, size, value) != BUS_OK) {
+        c->ops->access_fault(c, va, CPU_WRITE);
+        return CPU_EXCEPTION;
+    }
+    return CPU_OK;
+}
+
+/* A debugger's watchpoint hit by the access? Then the exit is stored. The access itself is done
+ * first: GDB reports it after. */
+static bool watch_hit(struct cpu *c, uint64_t va, unsigned size, enum cpu_access access)
+{
+    for (size_t i = 0; c->debug && i < c->debug->watchpoint_count; i++) {
+        const struct vcpu_watchpoint *w = &c->debug->watchpoints[i];
+        unsigned kind = access == CPU_READ ? VCPU_WATCH_READ : VCPU_WATCH_WRITE;
+
+        if (!(w->kind & kind) || va >= w->addr.v + w->size || w->addr.v >= va + size)
+            continue;
+        if (c->exit) {
+            c->exit->reason = VCPU_EXIT_DEBUG;
+            c->exit->debug.cause = VCPU_DEBUG_WATCH;
+            c->exit->debug.addr = w->addr;
+            c->exit->debug.watch = w->kind;
+        }
+        return true;
+    }
+    return false;
+}
+
+static enum cpu_status load(struct cpu *c, uint64_t va, unsigned size, unsigned mmu, uint64_t *ret)
+{
+    struct place p;
+    struct place q;
+    enum cpu_status rc = find(c, va, mmu, CPU_READ, &p);
+
+    if (rc != CPU_OK)
+        return rc;
+    if (!crosses_page(va, size))
+        return load_place(c, va, &p, size, ret);
+    unsigned first = MEM_PAGE_SIZE - (unsigned)(va & (MEM_PAGE_SIZE - 1));
+    rc = find(c, va + first, mmu, CPU_READ, &q);
+    if (rc != CPU_OK)
+        return rc;
+    if (!p.host || !q.host) { /* devices take aligned accesses only */
+        c->ops->misaligned(c, va, CPU_READ);
+        return CPU_EXCEPTION;
+    }
+    *ret = 0;
+    memcpy(ret, p.host, first);
+    memcpy((char *)ret + first, q.host, size - first);
+    return CPU_OK;
+}
+
+static enum cpu_status store(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                             uint64_t value)
+{
+    struct place p;
+    struct place q;
+    enum cpu_status rc = find(c, va, mmu, CPU_WRITE, &p);
+
+    if (rc != CPU_OK)
+        return rc;
+    if (!crosses_page(va, size))
+        return store_place(c, va, &p, size, value);
+    unsigned first = MEM_PAGE_SIZE - (unsigned)(va & (MEM_PAGE_SIZE - 1));
+    rc = find(c, va + first, mmu, CPU_WRITE, &q);
+    if (rc != CPU_OK)
+        return rc;
+    if (!p.host || !q.host) {
+        c->ops->misaligned(c, va, CPU_WRITE);
+        return CPU_EXCEPTION;
+    }
+    memcpy(p.host, &value, first);
+    memcpy(q.host, (char *)&value + first, size - first);
+    after_write(c, &p, first);
+    after_write(c, &q, size - first);
+    return CPU_OK;
+}
+
+enum cpu_status cpu_load_slow(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                              uint64_t *ret)
+{
+    struct replay_entry e = {.kind = REPLAY_LOAD, .size = size, .mmu = mmu, .va = va};
+
+    if (c->replay && !c->replay->recording) {
+        replay_repeat(c->replay, &e);
+        *ret = e.out;
+        return e.status;
+    }
+    uint64_t value = 0;
+    enum cpu_status rc = load(c, va, size, mmu, &value);
+    if (c->replay) {
+        e.out = value;
+        e.status = rc;
+        replay_record(c->replay, &e);
+    }
+    if (rc == CPU_OK) {
+        *ret = value;
+        if (unlikely(c->debug) && watch_hit(c, va, size, CPU_READ))
+            cpu_set_attention(c);
+    }
+    return rc;
+}
+
+enum cpu_status cpu_store_slow(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                               uint64_t value)
+{
+    uint64_t low = size == 8 ? value : value & ((1ULL << (size * 8)) - 1);
+    struct replay_entry e = {.kind = REPLAY_STORE, .size = size, .mmu = mmu, .va = va, .in = {low}};
+
+    if (c->replay && !c->replay->recording) {
+        replay_repeat(c->replay, &e);
+        return e.status;
+    }
+    enum cpu_status rc = store(c, va, size, mmu, value);
+    if (c->replay) {
+        e.status = rc;
+        replay_record(c->replay, &e);
+    }
+    if (rc == CPU_OK && unlikely(c->debug) && watch_hit(c, va, size, CPU_WRITE))
+        cpu_set_attention(c);
+    return rc;
+}
+
+/* A host pointer for an atomic access of @size bytes: aligned, RAM, writable. */
+static enum cpu_status find_atomic(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                                   struct place *ret)
+{
+    const struct tlb_entry *t = tlb_at(c, va, mmu);
+
+    if (va & (size - 1)) {
+        c->ops->misaligned(c, va, CPU_WRITE);
+        return CPU_EXCEPTION;
+    }
+    if ((va & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == t->tag[CPU_WRITE]) {
+        *ret = (struct place){.host = (uint8_t *)(uintptr_t)(va + t->addend)};
+        return CPU_OK;
+    }
+    enum cpu_status rc = find(c, va, mmu, CPU_WRITE, ret);
+    if (rc == CPU_OK && !ret->host) {
+        c->ops->access_fault(c, va, CPU_WRITE);
+        return CPU_EXCEPTION;
+    }
+    return rc;
+}
+
+#define DEFINE_ATOMIC(bits)                                                                        \
+    static uint##bits##_t combine##bits(enum cpu_atomic_op op, uint##bits##_t a, uint##bits##_t b) \
+    {                                                                                              \
+        switch (op) {                                                                              \
+        case CPU_SWAP:                                                                             \
+            return b;                                                                              \
+        case CPU_ADD:                                                                              \
+            return (uint##bits##_t)(a + b);                                                        \
+        case CPU_AND:                                                                              \
+            return a & b;                                                                          \
+        case CPU_OR:                                                                               \
+            return a | b;                                                                          \
+        case CPU_XOR:                                                                              \
+            return a ^ b;                                                                          \
+        case CPU_MIN:                                                                              \
+            return (int##bits##_t)a < (int##bits##_t)b ? a : b;                                    \
+        case CPU_MAX:                                                                              \
+            return (int##bits##_t)a > (int##bits##_t)b ? a : b;                                    \
+        case CPU_MINU:                                                                             \
+            return a < b ? a : b;                                                                  \
+        case CPU_MAXU:                                                                             \
+            return a > b ? a : b;                                                                  \
+        }                                                                                          \
+        return b;                                                                                  \
+    }                                                                                              \
+    static uint##bits##_t atomic##bits(void *p, enum cpu_atomic_op op, uint##bits##_t b)           \
+    {                                                                                              \
+        uint##bits##_t a = __atomic_load_n((uint##bits##_t *)p, __ATOMIC_RELAXED);                 \
+                                                                                                   \
+        while (!__atomic_compare_exchange_n((uint##bits##_t *)p, &a, combine##bits(op, a, b),      \
+                                            true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))             \
+            ;                                                                                      \
+        return a;                                                                                  \
+    }                                                                                              \
+    static uint##bits##_t cas##bits(void *p, uint##bits##_t expected, uint##bits##_t desired)      \
+    {                                                                                              \
+        (void)__atomic_compare_exchange_n(                                                         \
+            (uint##bits##_t *)p, &expected, desired, false, __ATOMIC_SEQ_CST,                      \
+            __ATOMIC_SEQ_CST); /* @expected now holds what was there either way */                 \
+        return expected;                                                                           \
+    }
+DEFINE_ATOMIC(8)
+DEFINE_ATOMIC(16)
+DEFINE_ATOMIC(32)
+DEFINE_ATOMIC(64)
+
+enum cpu_status cpu_atomic(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                           enum cpu_atomic_op op, uint64_t operand, uint64_t *ret_old)
+{
+    struct replay_entry e = {
+        .kind = REPLAY_ATOMIC, .size = size, .mmu = mmu, .va = va, .in = {operand, op}
+    };
+    struct place p = {0};
+
+    if (size < 8)
+        e.in[0] &= (1ULL << (size * 8)) - 1;
+    if (c->replay && !c->replay->recording) {
+        replay_repeat(c->replay, &e);
+        *ret_old = e.out;
+        return e.status;
+    }
+    e.status = find_atomic(c, va, size, mmu, &p);
+    if (e.status == CPU_OK) {
+        switch (size) {
+        case 1:
+            e.out = atomic8(p.host, op, (uint8_t)operand);
+            break;
+        case 2:
+            e.out = atomic16(p.host, op, (uint16_t)operand);
+            break;
+        case 4:
+            e.out = atomic32(p.host, op, (uint32_t)operand);
+            break;
+        default:
+            e.out = atomic64(p.host, op, operand);
+            break;
+        }
+        after_write(c, &p, size);
+        *ret_old = e.out;
+        if (unlikely(c->debug) && watch_hit(c, va, size, CPU_WRITE))
+            cpu_set_attention(c);
+    }
+    if (c->replay)
+        replay_record(c->replay, &e);
+    return e.status;
+}
+
+enum cpu_status cpu_cas(struct cpu *c, uint64_t va, unsigned size, unsigned mmu, uint64_t expected,
+                        uint64_t desired, uint64_t *ret_old)
+{
+    struct replay_entry e = {
+        .kind = REPLAY_CAS, .size = size, .mmu = mmu, .va = va, .in = {expected, desired}
+    };
+    struct place p = {0};
+
+    if (size < 8) {
+        e.in[0] &= (1ULL << (size * 8)) - 1;
+        e.in[1] &= (1ULL << (size * 8)) - 1;
+    }
+    if (c->replay && !c->replay->recording) {
+        replay_repeat(c->replay, &e);
+        *ret_old = e.out;
+        return e.status;
+    }
+    e.status = find_atomic(c, va, size, mmu, &p);
+    if (e.status == CPU_OK) {
+        switch (size) {
+        case 1:
+            e.out = cas8(p.host, (uint8_t)expected, (uint8_t)desired);
+            break;
+        case 2:
+            e.out = cas16(p.host, (uint16_t)expected, (uint16_t)desired);
+            break;
+        case 4:
+            e.out = cas32(p.host, (uint32_t)expected, (uint32_t)desired);
+            break;
+        default:
+            e.out = cas64(p.host, expected, desired);
+            break;
+        }
+        after_write(c, &p, size);
+        *ret_old = e.out;
+        if (unlikely(c->debug) && watch_hit(c, va, size, CPU_WRITE))
+            cpu_set_attention(c);
+    }
+    if (c->replay)
+        replay_record(c->replay, &e);
+    return e.status;
+}
+
+enum cpu_status cpu_probe(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                          enum cpu_access access)
+{
+    struct replay_entry e = {
+        .kind = REPLAY_PROBE, .size = size, .mmu = mmu, .va = va, .in = {access}};
+    struct place p;
+
+    if (c->replay && !c->replay->recording) {
+        replay_repeat(c->replay, &e);
+        return e.status;
+    }
+    e.status = find(c, va, mmu, access, &p);
+    if (c->replay)
+        replay_record(c->replay, &e);
+    return e.status;
+}
+
+enum cpu_status cpu_zero_block(struct cpu *c, uint64_t va, unsigned size, unsigned mmu)
+{
+    uint64_t base = va & ~(uint64_t)(size - 1);
+    struct replay_entry e = {.kind = REPLAY_ZERO, .size = size, .mmu = mmu, .va = va};
+    struct place p;
+
+    if (c->replay && !c->replay->recording) {
+        replay_repeat(c->replay, &e);
+        return e.status;
+    }
+    /* Faults report the address given, not the block's (CMO 1.0 §2.5.3): translate that one. */
+    e.status = find(c, va, mmu, CPU_WRITE, &p);
+    if (e.status == CPU_OK && !p.host) {
+        c->ops->access_fault(c, va, CPU_WRITE);
+        e.status = CPU_EXCEPTION;
+    }
+    if (e.status == CPU_OK) {
+        memset(p.host - (va - base), 0, size);
+        p.gpa.v -= va - base;
+        after_write(c, &p, size);
+        if (unlikely(c->debug) && watch_hit(c, base, size, CPU_WRITE))
+            cpu_set_attention(c);
+    }
+    if (c->replay)
+        replay_record(c->replay, &e);
+    return e.status;
+}
+
+enum cpu_status cpu_fetch_host(struct cpu *c, uint64_t va, const uint8_t **ret, bool *ret_uncached)
+{
+    unsigned mmu = cpu_fetch_mmu(c);
+    const struct tlb_entry *t = tlb_at(c, va, mmu);
+    struct place p;
+
+    *ret_uncached = false;
+    if ((va & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == t->tag[CPU_FETCH]) {
+        *ret = (const uint8_t *)(uintptr_t)(va + t->addend);
+        return CPU_OK;
+    }
+    enum cpu_status rc = find(c, va, mmu, CPU_FETCH, &p);
+    if (rc != CPU_OK)
+        return rc;
+    if (!p.host) {
+        c->ops->access_fault(c, va, CPU_FETCH);
+        return CPU_EXCEPTION;
+    }
+    *ret = p.host;
+    *ret_uncached = (va & ~(uint64_t)(MEM_PAGE_SIZE - 1)) != t->tag[CPU_FETCH];
+    return CPU_OK;
+}
+
+enum cpu_status cpu_fetch16(struct cpu *c, uint64_t va, uint16_t *ret)
+{
+    const uint8_t *p;
+    bool uncached;
+    enum cpu_status rc = cpu_fetch_host(c, va, &p, &uncached);
+
+    if (rc == CPU_OK)
+        memcpy(ret, p, sizeof(*ret));
+    return rc;
+}
+
+enum bus_result cpu_walk_load(struct cpu *c, gpa_t gpa, uint64_t *ret)
+{
+    const uint64_t *p = mem_ptr(c->mem, gpa, sizeof(*p), false);
+
+    if (!p)
+        return BUS_FAULT;
+    *ret = __atomic_load_n(
+        p, __ATOMIC_RELAXED); /* ordering against stores to the table is SFENCE.VMA's */
+    return BUS_OK;
+}
+
+enum bus_result cpu_walk_cas(struct cpu *c, gpa_t gpa, uint64_t expected, uint64_t desired,
+                             bool *ret_stored)
+{
+    uint64_t *p = mem_ptr(c->mem, gpa, sizeof(*p), true);
+
+    if (!p)
+        return BUS_FAULT;
+    *ret_stored = __atomic_compare_exchange_n(p, &expected, desired, false, __ATOMIC_SEQ_CST,
+                                              __ATOMIC_SEQ_CST);
+    if (*ret_stored)
+        mem_written(c->mem, gpa, sizeof(*p));
+    return BUS_OK;
+}
+
+int64_t cpu_now_ns(struct cpu *c)
+{
+    if (c->replay && !c->replay->recording)
+        return (int64_t)cpu_log_value(c, 0);
+    return (int64_t)cpu_log_value(c, (uint64_t)vclock_now_ns(c->clock));
+}
+
+uint64_t cpu_log_value(struct cpu *c, uint64_t value)
+{
+    struct replay_entry e = {.kind = REPLAY_VALUE, .out = value};
+
+    if (c->replay && c->replay->recording)
+        replay_record(c->replay, &e);
+    else if (c->replay)
+        replay_repeat(c->replay, &e);
+    return e.out;
+}
+
+void cpu_set_attention(struct cpu *c)
+{
+    /* seq-cst on both words: either the CPU, going to sleep, sees attention, or we see it sleeping;
+     * pairs with the run loop's wait */
+    __atomic_store_n(&c->attention, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&c->sleeping, __ATOMIC_SEQ_CST))
+        futex_wake(&c->attention);
+}
