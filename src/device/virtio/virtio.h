@@ -14,6 +14,23 @@
 
 #define VIRTIO_MAX_QUEUES 32
 
+/** Feature bits of the core (§6). */
+enum {
+    VIRTIO_F_INDIRECT_DESC = 28,
+    VIRTIO_F_EVENT_IDX = 29,
+    VIRTIO_F_VERSION_1 = 32,
+};
+
+/** Device status bits (§2.1). */
+enum {
+    VIRTIO_ACKNOWLEDGE = 1,
+    VIRTIO_DRIVER = 2,
+    VIRTIO_DRIVER_OK = 4,
+    VIRTIO_FEATURES_OK = 8,
+    VIRTIO_NEEDS_RESET = 64,
+    VIRTIO_FAILED = 128,
+};
+
 struct virtio_device;
 struct virtio_transport;
 
@@ -50,14 +67,18 @@ struct virtio_device {
     unsigned queue_count; /* [init] */
     unsigned config_size; /* [init] bytes */
     struct mutex lock;
-    uint64_t features; /* [lock] bits the driver accepted */
-    uint8_t status;    /* [lock] §2.1 */
-    bool broken;       /* [lock] NEEDS_RESET was raised: queues give nothing until reset */
+    uint64_t features;  /* [lock] bits the driver accepted */
+    uint8_t status;     /* [lock] §2.1 */
+    bool broken;        /* [lock] NEEDS_RESET was raised: queues give nothing until reset */
+    bool resetting;     /* [lock] ops->reset is under way (it may let go of the lock to wait) */
+    uint8_t generation; /* [lock] of the configuration (§2.5.1), modulo 256 */
     struct vq queues[VIRTIO_MAX_QUEUES]; /* [lock] */
     struct virtio_transport *transport;  /* [init] */
 };
 
-/** Fill in the common part; queue sizes are at most @max_queue_size (a power of two <= 1024). */
+/** Fill in the common part; queue sizes are at most @max_queue_size (a power of two <= 1024). The
+ * device type may then lower queues[i].max_size and choose queues[i].loop, until a transport is
+ * made. */
 void virtio_init(struct virtio_device *dev, const struct virtio_ops *ops, struct mem *mem,
                  struct loop *loop, uint64_t offered, unsigned queue_count, uint16_t max_queue_size,
                  unsigned config_size);
@@ -69,6 +90,19 @@ void virtio_notify(struct virtio_device *dev, unsigned index) REQUIRES(dev->lock
 
 /** Configuration changed: bump the generation and interrupt. Lock held. */
 void virtio_config_changed(struct virtio_device *dev) REQUIRES(dev->lock);
+
+/** Run kick for queue @index again from the loop, after its other callbacks: how a kick that has
+ * taken its share ends. Any thread, with or without the lock. */
+void virtio_kick_later(struct virtio_device *dev, unsigned index);
+
+/** Has the driver accepted feature bit @bit? Lock held. */
+static inline bool virtio_has(const struct virtio_device *dev, unsigned bit)
+{
+    return dev->features >> bit & 1;
+}
+
+/** Is the device set up and well, so that queues may be served? Lock held. */
+bool virtio_is_live(const struct virtio_device *dev);
 
 /** The guest broke the rules: log, set DEVICE_NEEDS_RESET, stop all queues (§2.1.2). Lock held.
  * Returns -EPROTO. */

@@ -2,6 +2,7 @@
 #ifndef DEVICE_VIRTIO_VQ_H
 #define DEVICE_VIRTIO_VQ_H
 
+#include "base/loop.h"
 #include "base/macros.h"
 #include "mem/mem.h"
 
@@ -24,7 +25,14 @@ struct vq {
     uint16_t signalled_used;   /* [lock] used index at the last interrupt */
     bool signalled_valid;      /* [lock] */
     uint16_t msix_vector;      /* [lock] 0xffff = none */
+    struct loop *loop;         /* [init] where this queue's kicks run; the device's own unless the
+                                  device type chose another before its transport was made */
+    int kick_fd;               /* [init] eventfd that wakes the loop */
+    struct loop_fd kick_watch; /* [init] */
+    bool kicked;               /* [atomic] a wake-up is under way: further kicks add nothing */
 };
+
+#define VQ_NO_VECTOR 0xffff
 
 /** One request: first what the device reads, then what it may write. iovecs point into guest RAM:
  * data buffers only, headers are copied out of them once (vq_read()). */
@@ -36,6 +44,13 @@ struct vq_chain {
     struct iovec iov[VQ_MAX_IOV];
     gpa_t gpa[VQ_MAX_IOV]; /* guest address of each iov */
 };
+
+/** Set the queue up with what the driver wrote to size, desc, avail, used; if that is not allowed,
+ * the device is broken. Device lock held. */
+void vq_enable(struct vq *q);
+
+/** Forget everything the driver set. Device lock held. */
+void vq_reset(struct vq *q);
 
 /** Take the next chain. 1: *@ret is filled; 0: none; -EPROTO: the guest broke the rules and the
  * device is now broken. Device lock held. */
@@ -51,6 +66,10 @@ void vq_set_notify(struct vq *q, bool wanted);
 /** Give the chain back, @written bytes having been stored into its writable part: marks those pages
  * written. Lock held. The interrupt is virtio_notify(). */
 void vq_push(struct vq *q, const struct vq_chain *chain, size_t written);
+
+/** Does the driver want an interrupt for what was pushed since the last call that said yes (§2.7.7,
+ * §2.7.10)? Lock held. For virtio_notify(). */
+bool vq_wants_interrupt(struct vq *q);
 
 /** Copy @size bytes at @offset of the readable part out, or of the writable part in. Returns bytes
  * copied (short at the end). */
