@@ -93,6 +93,8 @@ struct cpu_translation {
                      is marked dirty) */
     bool uncached;     /* permissions differ within the 4 KiB page (PMP): use once, do not enter */
     uint8_t page_bits; /* log2 of the mapping's size, >= 12 */
+    uint16_t span;     /* with uncached: bytes from the address asked for, within the page, that the
+                          answer holds for; an access longer than that faults */
 };
 
 /* --- State

@@ -56,13 +56,31 @@ enum rv_irq {
 };
 
 #define RV_PMP_ENTRIES    16
-#define RV_HPM_COUNTERS   29 /* mhpmcounter3..31 */
+#define RV_COUNTERS       32
 #define RV_CBO_BLOCK      64 /* bytes, cbom and cboz */
 #define RV_NO_RESERVATION UINT64_MAX
 
 struct rv_pmp_range {     /* pmpaddr/pmpcfg decoded; see pmp.c */
     uint64_t first, last; /* inclusive physical bytes; first > last: matches nothing */
     uint8_t cfg;
+};
+
+/** A counter stands at value + (now - base) of its source while it runs, else at value: counter.c.
+ */
+struct rv_counter {
+    uint64_t value, base;
+    bool running;
+};
+
+/** Sources of counters that are neither time nor instret. The walks, by what was accessed, are the
+ * TLB misses; they stand in the order of enum cpu_access. */
+enum rv_event {
+    RV_EVENT_LOAD_WALK,
+    RV_EVENT_STORE_WALK,
+    RV_EVENT_FETCH_WALK,
+    RV_EVENT_EXCEPTION,
+    RV_EVENT_INTERRUPT,
+    RV_EVENTS,
 };
 
 struct rv_hart {
@@ -95,9 +113,12 @@ struct rv_hart {
     struct rv_pmp_range pmp[RV_PMP_ENTRIES];
     bool pmp_active; /* any entry is on: else M may do all and S/U nothing (or, with builtin_sbi,
                         all) */
-    uint64_t mcycle_offset, minstret_offset; /* counter = cpu.instret (or time) + offset; frozen
-                                                value when inhibited: counter.c */
-    uint64_t hpm_counter[RV_HPM_COUNTERS], hpm_event[RV_HPM_COUNTERS];
+    struct rv_counter counter[RV_COUNTERS]; /* 0 cycle, 2 instret, 3... hpm; 1 is unused */
+    uint64_t event[RV_COUNTERS];            /* mhpmevent */
+    uint64_t events[RV_EVENTS];             /* engine events since reset, by enum rv_event */
+    bool counters_filtered;                 /* some counter stops in some privilege modes */
+    bool overflow_armed;                    /* some hpm counter would interrupt when it overflows */
+    bool timer_fired;     /* stimecmp was seen to be reached: sticks until it is written */
     uint64_t timebase_hz; /* [init] */
     uint64_t reset_pc;    /* [init] */
 };
@@ -109,11 +130,17 @@ static inline struct rv_hart *rv_hart_of(struct cpu *c)
 
 /* csr.c, counter.c */
 
-/** CSR instruction: read (if @read) and/or write (if @write) CSR @csr at the present privilege.
- * CPU_OK with *@ret_old; CPU_EXCEPTION (illegal instruction pending, tval 0: the caller sets the
- * encoding) ; the caller must end its block in any case. */
-enum cpu_status rv_csr_access(struct rv_hart *h, unsigned csr, bool read, bool write,
-                              uint64_t value, uint64_t *ret_old);
+enum rv_csr_op { RV_CSR_WRITE, RV_CSR_SET, RV_CSR_CLEAR };
+
+/** CSRRW, CSRRS or CSRRC (and the immediate forms) on CSR @csr at the present privilege. @write is
+ * false for CSRRS and CSRRC whose source is x0 or 0; @ret_old is NULL for CSRRW whose rd is x0.
+ * Call it with cpu.pc and cpu.instret as before the instruction; it leaves both alone. CPU_OK with
+ * the old value in *@ret_old; CPU_EXCEPTION (illegal instruction pending, tval 0: the caller sets
+ * the encoding). The caller must end its block in any case. */
+enum cpu_status rv_csr_access(struct rv_hart *h, unsigned csr, enum rv_csr_op op, bool write,
+                              uint64_t operand, uint64_t *ret_old);
+/** The name of CSR @csr into @buf; false if this hart has no such CSR. */
+bool rv_csr_name(unsigned csr, char *buf, size_t size);
 /** For debuggers and saved state: no privilege check, WARL applied. 0 or -ENOENT. */
 int rv_csr_peek(struct rv_hart *h, unsigned csr, uint64_t *ret);
 int rv_csr_poke(struct rv_hart *h, unsigned csr, uint64_t value);
@@ -134,15 +161,20 @@ void rv_take_exception(struct cpu *c);
 bool rv_take_interrupt(struct cpu *c);
 bool rv_wakes(struct cpu *c);
 int64_t rv_next_timer_ns(struct cpu *c);
-/** MRET and SRET: CPU_RETRANSLATE with pc set, or CPU_EXCEPTION. */
+/* System instructions. Call them with cpu.pc that of the instruction. Unless they return
+ * CPU_EXCEPTION they set cpu.pc to the address to go on at; cpu.instret is the caller's affair. */
+
+/** MRET and SRET: CPU_RETRANSLATE, or CPU_EXCEPTION. */
 enum cpu_status rv_mret(struct rv_hart *h);
 enum cpu_status rv_sret(struct rv_hart *h);
 /** WFI: CPU_WFI, or CPU_EXCEPTION where mstatus.TW or U-mode forbids it. */
 enum cpu_status rv_wfi(struct rv_hart *h);
-/** SFENCE.VMA, SINVAL.VMA (and .W.INVAL, .INVAL.IR with @fence_only): rs1/rs2 given as present or
- * not. CPU_RETRANSLATE or CPU_EXCEPTION. */
+/** SFENCE.VMA and SINVAL.VMA: rs1, rs2 given as present or not. CPU_RETRANSLATE or CPU_EXCEPTION.
+ */
 enum cpu_status rv_sfence_vma(struct rv_hart *h, bool has_va, uint64_t va, bool has_asid,
                               uint64_t asid);
+/** SFENCE.W.INVAL and SFENCE.INVAL.IR. CPU_OK or CPU_EXCEPTION. */
+enum cpu_status rv_sfence_order(struct rv_hart *h);
 /** ECALL: exception, or CPU_EXIT with VCPU_EXIT_SBI (pc already behind it). */
 enum cpu_status rv_ecall(struct rv_hart *h);
 void rv_reset(struct cpu *c);
