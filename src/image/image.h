@@ -94,6 +94,7 @@ struct image_build_opts {
     bool rebuild;         /* replace a finished image; else it is returned as it is */
     bool fresh;           /* ask the mirror again even if the cached index is less than a day old */
     bool unsigned_ok;     /* skip the signature of the index (for a private mirror without one) */
+    const char *keyring;  /* of the mirror, OpenPGP binary; NULL: Debian's archive keys */
     unsigned cpus;        /* of the build machine; 0 = as the host has, at most 4 */
     const char *log_path; /* keep the build machine's console here; NULL: only quoted in errors */
     /** How to run the build machine; NULL: a Posada machine. (A seam for tests.) */

@@ -1,0 +1,143 @@
+/* XDG folders and small file helpers. Any thread. Spec: XDG Base Directory Specification 0.8. */
+#include "image/paths.h"
+
+#include "base/fd.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+char *paths_format(struct error *err, const char *fmt, ...)
+{
+    char *s = NULL;
+    va_list ap;
+
+    va_start(ap, fmt);
+    int n = vasprintf(&s, fmt, ap);
+    va_end(ap);
+    if (n < 0) {
+        error_set(err, ENOMEM, "out of memory");
+        return NULL;
+    }
+    return s;
+}
+
+int paths_make(const char *path, struct error *err)
+{
+    cleanup(freep) char *copy = strdup(path);
+
+    if (!copy)
+        return error_set(err, ENOMEM, "out of memory");
+    for (char *p = copy + 1;; p++) {
+        char c = *p;
+
+        if (c && c != '/')
+            continue;
+        *p = 0;
+        if (mkdir(copy, 0755) && errno != EEXIST)
+            return error_set(err, errno, "cannot make folder '%s': %s", copy, strerror(errno));
+        *p = c;
+        if (!c)
+            return 0;
+    }
+}
+
+/** The XDG variable's value if it is absolute (else it must be ignored), or the default. */
+static char *xdg(const char *variable, const char *in_home, const char *for_root, const char *sub,
+                 struct error *err)
+{
+    const char *value = getenv(variable), *home = getenv("HOME");
+    cleanup(freep) char *path = NULL;
+
+    if (value && value[0] == '/')
+        path = paths_format(err, "%s/posada/%s", value, sub);
+    else if (!geteuid())
+        path = paths_format(err, "%s/posada/%s", for_root, sub);
+    else if (home && home[0] == '/')
+        path = paths_format(err, "%s/%s/posada/%s", home, in_home, sub);
+    else
+        error_set(err, ENOENT, "neither %s nor HOME names an absolute folder", variable);
+    if (!path || paths_make(path, err))
+        return NULL;
+    return ptr_take(&path);
+}
+
+char *paths_images(struct error *err)
+{
+    return xdg("XDG_DATA_HOME", ".local/share", "/var/lib", "images", err);
+}
+
+char *paths_cache(const char *sub, struct error *err)
+{
+    return xdg("XDG_CACHE_HOME", ".cache", "/var/cache", sub, err);
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *at)
+{
+    return remove(path);
+}
+
+int paths_remove(const char *path)
+{
+    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) && errno != ENOENT)
+        return -errno;
+    return 0;
+}
+
+uint64_t paths_usage(const char *dir)
+{
+    uint64_t total = 0;
+    DIR *d = opendir(dir);
+
+    for (struct dirent *e; d && (e = readdir(d));) {
+        struct stat st;
+
+        if (!fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode))
+            total += (uint64_t)st.st_blocks * 512;
+    }
+    if (d)
+        closedir(d);
+    return total;
+}
+
+int paths_read(const char *path, size_t max, char **ret, size_t *ret_size, struct error *err)
+{
+    cleanup(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st))
+        return error_set(err, errno, "cannot open '%s': %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > max)
+        return error_set(err, EFBIG, "'%s' is larger than %zu bytes or not a file", path, max);
+    cleanup(freep) char *data = malloc((size_t)st.st_size + 1);
+    if (!data)
+        return error_set(err, ENOMEM, "out of memory");
+    int r = fd_read_all(fd, data, (size_t)st.st_size);
+    if (r)
+        return error_set(err, -r, "cannot read '%s': %s", path, strerror(-r));
+    data[st.st_size] = 0;
+    *ret = ptr_take(&data);
+    *ret_size = (size_t)st.st_size;
+    return 0;
+}
+
+int paths_write(const char *path, const void *data, size_t size, struct error *err)
+{
+    cleanup(freep) char *temp = paths_format(err, "%s.%d.part", path, (int)getpid());
+
+    if (!temp)
+        return -ENOMEM;
+    cleanup(fd_closep) int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int r = fd < 0 ? -errno : fd_write_all(fd, data, size);
+    if (!r && rename(temp, path))
+        r = -errno;
+    if (r) {
+        (void)unlink(temp); /* may not exist */
+        return error_set(err, -r, "cannot write '%s': %s", path, strerror(-r));
+    }
+    return 0;
+}
