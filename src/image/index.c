@@ -58,7 +58,7 @@ static void set_field(struct package *p, struct slice name, struct slice value)
 
     for (size_t i = 0; i < ARRAY_SIZE(slices); i++) {
         if (control_name_is(name, slices[i].name)) {
-            *(struct slice *)((char *)p + slices[i].offset) = value;
+            memcpy((char *)p + slices[i].offset, &value, sizeof(value));
             return;
         }
     }
