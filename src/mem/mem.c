@@ -197,12 +197,14 @@ void mem_written(struct mem *mem, gpa_t gpa, uint64_t size)
     /* Seq-cst fence: the data is visible before the flag is read; pairs with the engine, which sets
      * the flag before it reads the code, so one of the two sees the other. */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    uint64_t first = (gpa.v - r->base.v) >> MEM_PAGE_BITS;
-    uint64_t last = (MIN(gpa.v - r->base.v + (size - 1), r->size - 1)) >> MEM_PAGE_BITS;
-    for (uint64_t page = first; page <= last; page++) {
-        if (__atomic_load_n(&r->page_flags[page], __ATOMIC_RELAXED) & MEM_PAGE_CODE)
-            mem->listener.written(mem->listener.arg, GPA(r->base.v + (page << MEM_PAGE_BITS)),
-                                  MEM_PAGE_SIZE);
+    uint64_t at = gpa.v - r->base.v;
+    uint64_t end = size > r->size - at ? r->size : at + size;
+    while (at < end) {
+        uint64_t page_end = MIN((at | (MEM_PAGE_SIZE - 1)) + 1, end);
+
+        if (__atomic_load_n(&r->page_flags[at >> MEM_PAGE_BITS], __ATOMIC_RELAXED) & MEM_PAGE_CODE)
+            mem->listener.written(mem->listener.arg, GPA(r->base.v + at), page_end - at);
+        at = page_end;
     }
 }
 

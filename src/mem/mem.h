@@ -115,8 +115,8 @@ enum {
     MEM_PAGE_WMAP = 1 << 2,  /* an engine's TLB may hold this page for direct writing */
 };
 
-/** Called for each written page that has MEM_PAGE_CODE; on the writer's thread. One listener;
- * before mem_freeze(). */
+/** Called for each written piece, of at most a page, of a page that has MEM_PAGE_CODE; on the
+ * writer's thread. One listener; before mem_freeze(). */
 struct mem_code_listener {
     void (*written)(void *arg, gpa_t gpa, uint64_t size);
     void *arg;

@@ -1,0 +1,324 @@
+/* Decoded blocks, found by the host address of their code and the CPU's mode, shared by all vCPUs.
+ *
+ * Invariants:
+ *  1. While a page has blocks, its flags have MEM_PAGE_CODE and no TLB holds it for direct writing:
+ * every store to it comes to cache_written(). (memory.c has the other half of this.)
+ *  2. Blocks live in one arena until cache_reset(), which runs with the world stopped: a pointer to
+ * a block stays good while its holder is inside run(). A dead block is only no longer found.
+ *  3. Bound: the arena. When it is full everything is forgotten.
+ */
+#include "cpu/engine/engine_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#define PAGE_MASK (~(uintptr_t)(MEM_PAGE_SIZE - 1))
+
+int cache_init(struct cache *cache, size_t bytes)
+{
+    mutex_init(&cache->lock);
+    cache->hash = calloc(1u << CACHE_HASH_BITS, sizeof(*cache->hash));
+    cache->pages = calloc(1u << CACHE_HASH_BITS, sizeof(*cache->pages));
+    cache->arena = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (cache->arena == MAP_FAILED)
+        cache->arena = NULL;
+    cache->arena_size = bytes;
+    return cache->hash && cache->pages && cache->arena ? 0 : -ENOMEM;
+}
+
+void cache_done(struct cache *cache)
+{
+    free(cache->hash);
+    free(cache->pages);
+    if (cache->arena)
+        (void)munmap(cache->arena, cache->arena_size); /* ours: cannot fail */
+    mutex_done(&cache->lock);
+}
+
+static unsigned hash_block(const uint8_t *host, uint64_t mode)
+{
+    uint64_t h = ((uint64_t)(uintptr_t)host >> 1 ^ mode << 40) * 0x9e3779b97f4a7c15ULL;
+
+    return (unsigned)(h >> (64 - CACHE_HASH_BITS));
+}
+
+static unsigned hash_page(const uint8_t *host)
+{
+    return hash_block((const uint8_t *)((uintptr_t)host & PAGE_MASK), 0);
+}
+
+static void *take(struct cache *cache, size_t size) REQUIRES(cache->lock)
+{
+    void *p = cache->arena + cache->arena_used;
+
+    size = (size + 15) & ~(size_t)15;
+    if (size > cache->arena_size - cache->arena_used)
+        return NULL;
+    cache->arena_used += size;
+    return p;
+}
+
+static struct block *look_up(struct cache *cache, const uint8_t *host, uint64_t mode)
+    REQUIRES(cache->lock)
+{
+    struct block *b = cache->hash[hash_block(host, mode)];
+
+    while (b && (b->host != host || b->mode != mode))
+        b = b->hash_next;
+    return b;
+}
+
+static struct code_page *find_page(struct cache *cache, const uint8_t *host, bool make)
+    REQUIRES(cache->lock)
+{
+    const uint8_t *page = (const uint8_t *)((uintptr_t)host & PAGE_MASK);
+    struct code_page **head = &cache->pages[hash_page(host)];
+    struct code_page *p = *head;
+
+    while (p && p->host != page)
+        p = p->next;
+    if (p || !make)
+        return p;
+    p = take(cache, sizeof(*p));
+    if (p) {
+        *p = (struct code_page){.host = page, .next = *head};
+        *head = p;
+    }
+    return p;
+}
+
+static uint64_t chunk_mask(unsigned first, unsigned last)
+{
+    uint64_t hi = last / 64 == 63 ? ~0ULL : (1ULL << (last / 64 + 1)) - 1;
+
+    return hi & ~((1ULL << (first / 64)) - 1);
+}
+
+/* The page flags of host page @page, or NULL for ROM (which nobody writes directly). */
+static uint8_t *flags_of(const struct mem *mem, const uint8_t *host, bool *ret_rom)
+{
+    const struct mem_region *r;
+
+    *ret_rom = false;
+    for (size_t i = 0; (r = mem_next(mem, &i));) {
+        if (r->host && host >= r->host && host < r->host + r->size) {
+            *ret_rom = !r->writable;
+            return &r->page_flags[(size_t)(host - r->host) >> MEM_PAGE_BITS];
+        }
+    }
+    assert(!"code outside guest memory");
+    return NULL;
+}
+
+/* Make the page of @host a code page: no TLB may write it directly. False: another vCPU had to be
+ * asked, look again. */
+static bool protect_page(struct engine_cpu *ec, uint8_t *flags)
+{
+    struct engine *e = ec->engine;
+
+    /* seq-cst: pairs with enter() in memory.c */
+    if (!(__atomic_fetch_or(flags, MEM_PAGE_CODE, __ATOMIC_SEQ_CST) & MEM_PAGE_WMAP))
+        return true;
+    __atomic_fetch_and(flags, (uint8_t)~MEM_PAGE_WMAP, __ATOMIC_SEQ_CST);
+    cpu_flush_writes(ec->c);
+    for (unsigned i = 0; i < ENGINE_MAX_CPUS; i++) {
+        if (e->cpus[i] && e->cpus[i] != ec)
+            world_request(ec, e->cpus[i], CPU_REQ_WRITES, true);
+    }
+    return false;
+}
+
+static unsigned decode(struct cpu *c, const uint8_t *host, struct insn *insns, unsigned *ret_bytes)
+{
+    unsigned offset = (unsigned)((uintptr_t)host & ~PAGE_MASK);
+    unsigned count = 0;
+    unsigned done = 0;
+
+    while (count < BLOCK_MAX_INSNS) {
+        struct insn *insn = &insns[count];
+        unsigned size = c->ops->decode(c, host + done, MEM_PAGE_SIZE - offset - done, insn);
+
+        if (!size || (count && (insn->flags & INSN_SYSTEM)))
+            break;
+        insn->page_offset = (uint16_t)(offset + done);
+        done += size;
+        count++;
+        if ((insn->flags & (INSN_END | INSN_SYSTEM)) || offset + done >= MEM_PAGE_SIZE)
+            break;
+    }
+    *ret_bytes = done;
+    return count;
+}
+
+static struct block *insert(struct cache *cache, struct cpu *c, const uint8_t *host)
+    REQUIRES(cache->lock)
+{
+    struct insn insns[BLOCK_MAX_INSNS];
+    unsigned bytes;
+    unsigned count = decode(c, host, insns, &bytes);
+    unsigned offset = (unsigned)((uintptr_t)host & ~PAGE_MASK);
+    struct code_page *page = find_page(cache, host, true);
+    struct block *b = page ? take(cache, sizeof(*b) + MAX(count, 1u) * sizeof(insns[0])) : NULL;
+
+    if (!b)
+        return NULL;
+    *b = (struct block){
+        .host = host,
+        .mode = c->mode,
+        .count = (uint16_t)count,
+        .bytes = (uint16_t)MAX(
+            bytes, 2u), /* one that crosses the page (count 0) still depends on its first half */
+        .page_offset = (uint16_t)offset,
+        .system = count && (insns[0].flags & INSN_SYSTEM),
+        .page_next = page->blocks,
+    };
+    memcpy(b->insns, insns, count * sizeof(insns[0]));
+    page->blocks = b;
+    page->chunks |= chunk_mask(offset, offset + b->bytes - 1);
+    struct block **head = &cache->hash[hash_block(host, b->mode)];
+    b->hash_next = *head;
+    *head = b;
+    c->stats.blocks_decoded++;
+    return b;
+}
+
+static void start_over(struct engine_cpu *ec)
+{
+    struct engine *e = ec->engine;
+
+    world_exclusive_begin(ec);
+    mutex_lock(&e->cache.lock);
+    cache_reset(e);
+    mutex_unlock(&e->cache.lock);
+    world_exclusive_end(ec);
+}
+
+void cache_reset(struct engine *e)
+{
+    struct cache *cache = &e->cache;
+
+    for (unsigned i = 0; i < 1u << CACHE_HASH_BITS; i++) {
+        for (struct code_page *p = cache->pages[i]; p; p = p->next) {
+            bool rom;
+            uint8_t *flags = flags_of(e->config.mem, p->host, &rom);
+
+            __atomic_fetch_and(flags, (uint8_t)~MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
+        }
+        cache->pages[i] = NULL;
+        cache->hash[i] = NULL;
+    }
+    cache->arena_used = 0;
+    if (e->jit)
+        jit_reset(e);
+    for (unsigned i = 0; i < ENGINE_MAX_CPUS; i++) {
+        if (e->cpus[i])
+            cpu_flush_jumps(e->cpus[i]->c);
+    }
+}
+
+enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret)
+{
+    struct engine *e = ec->engine;
+    struct cpu *c = ec->c;
+    const uint8_t *host;
+    bool uncached;
+    bool rom;
+    enum cpu_status rc = cpu_fetch_host(c, c->pc, &host, &uncached);
+
+    *ret = NULL;
+    if (rc != CPU_OK || uncached)
+        return rc;
+    c->stats.jump_misses++;
+    mutex_lock(&e->cache.lock);
+    struct block *b = look_up(&e->cache, host, c->mode);
+    if (!b) {
+        uint8_t *flags = flags_of(e->config.mem, host, &rom);
+
+        if (!rom && (__atomic_load_n(flags, __ATOMIC_SEQ_CST) & (MEM_PAGE_CODE | MEM_PAGE_WMAP)) !=
+                        MEM_PAGE_CODE) {
+            mutex_unlock(&e->cache.lock);
+            if (!protect_page(ec, flags))
+                return CPU_RETRANSLATE;
+            mutex_lock(&e->cache.lock);
+            /* A store may have come between and have made it plain memory again. */
+            if ((__atomic_load_n(flags, __ATOMIC_SEQ_CST) & (MEM_PAGE_CODE | MEM_PAGE_WMAP)) !=
+                MEM_PAGE_CODE) {
+                mutex_unlock(&e->cache.lock);
+                return CPU_RETRANSLATE;
+            }
+        }
+        b = insert(&e->cache, c, host);
+        if (!b) {
+            mutex_unlock(&e->cache.lock);
+            start_over(ec);
+            return CPU_RETRANSLATE;
+        }
+    }
+    mutex_unlock(&e->cache.lock);
+    if (b->count) {
+        c->context->jumps[jump_index(c->pc)] =
+            (struct jump_entry){.key = c->pc,
+                                .block = b,
+                                .code = __atomic_load_n(&b->code, __ATOMIC_ACQUIRE),
+                                .mode = c->mode};
+        c->context->used |= CONTEXT_USED_JUMPS;
+        *ret = b;
+    }
+    return CPU_OK;
+}
+
+static void kill_block(struct engine *e, struct block *b) REQUIRES(e->cache.lock)
+{
+    struct block **p = &e->cache.hash[hash_block(b->host, b->mode)];
+
+    while (*p && *p != b)
+        p = &(*p)->hash_next;
+    if (*p)
+        *p = b->hash_next;
+    __atomic_store_n(&b->dead, true, __ATOMIC_RELAXED);
+    if (e->jit)
+        jit_unlink(e, b);
+}
+
+void cache_written(struct engine *e, gpa_t gpa, uint64_t size)
+{
+    const struct mem_region *r = mem_find(e->config.mem, gpa);
+    unsigned first = (unsigned)(gpa.v & (MEM_PAGE_SIZE - 1));
+    unsigned last = first + (unsigned)size - 1;
+    bool killed = false;
+
+    if (!r || !r->host || !r->writable)
+        return;
+    const uint8_t *host = r->host + (gpa.v - r->base.v);
+    mutex_lock(&e->cache.lock);
+    struct code_page *page = find_page(&e->cache, host, false);
+    if (page && (page->chunks & chunk_mask(first, last))) {
+        uint64_t left = 0;
+
+        for (struct block **p = &page->blocks; *p;) {
+            struct block *b = *p;
+            unsigned b_last = b->page_offset + b->bytes - 1u;
+
+            if (b->page_offset <= last && b_last >= first) {
+                *p = b->page_next;
+                kill_block(e, b);
+                killed = true;
+            } else {
+                left |= chunk_mask(b->page_offset, b_last);
+                p = &b->page_next;
+            }
+        }
+        page->chunks = left;
+    }
+    if (!page || !page->blocks) /* plain memory again: stores may be direct */
+        __atomic_fetch_and(&r->page_flags[(host - r->host) >> MEM_PAGE_BITS],
+                           (uint8_t)~MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
+    mutex_unlock(&e->cache.lock);
+    /* fence.i makes other harts see it: requests are honoured at block ends, which a fence.i is. */
+    for (unsigned i = 0; killed && i < ENGINE_MAX_CPUS; i++) {
+        if (e->cpus[i])
+            world_request(NULL, e->cpus[i], CPU_REQ_JUMPS, false);
+    }
+}

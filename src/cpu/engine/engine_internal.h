@@ -1,0 +1,135 @@
+/* The engine's own structures.
+ *
+ * Locks, in order: world.lock, then cache.lock. Neither is held while guest code runs.
+ *  - world: which vCPUs are inside run() ("in the world"), requests, and stop-the-world.
+ *  - cache: decoded and translated blocks, shared by all vCPUs.
+ */
+#ifndef CPU_ENGINE_ENGINE_INTERNAL_H
+#define CPU_ENGINE_ENGINE_INTERNAL_H
+
+#include "base/thread.h"
+#include "cpu/core/context.h"
+#include "cpu/core/replay.h"
+#include "cpu/engine/engine.h"
+
+#define ENGINE_MAX_CPUS 16
+#define BLOCK_MAX_INSNS 64
+#define CACHE_HASH_BITS 16
+
+/** A run of instructions within one page: straight-line, one entry. Shared by all vCPUs; immutable
+ * but for tagged fields. */
+struct block {
+    const uint8_t *host;     /* host address of its first byte: with mode, its name */
+    uint64_t mode;           /* cpu.mode it was decoded for */
+    struct block *hash_next; /* [cache.lock] */
+    struct block *page_next; /* [cache.lock] */
+    uint32_t hits;           /* [atomic] relaxed: times interpreted */
+    uint16_t count;          /* instructions */
+    uint16_t bytes;
+    uint16_t page_offset;
+    bool system; /* one INSN_SYSTEM instruction */
+    bool dead;   /* [atomic] relaxed: its source was overwritten; jump caches drop it when they meet
+                    it */
+    bool no_code;          /* [cache.lock] translation was tried and refused */
+    const void *code;      /* [atomic] release/acquire: host code, NULL = none yet */
+    struct jit_block *jit; /* [cache.lock] the translator's part */
+    struct insn insns[];
+};
+
+/** A page of guest RAM from which blocks were made. */
+struct code_page {
+    const uint8_t *host; /* of the page's first byte */
+    struct block *blocks;
+    struct code_page *next;
+    uint64_t chunks; /* bit i: some block has bytes in [64 i, 64 i + 64) */
+};
+
+struct cache {
+    struct mutex lock;
+    struct block **hash;      /* [lock] 1 << CACHE_HASH_BITS heads */
+    struct code_page **pages; /* [lock] likewise */
+    uint8_t *arena;           /* [init] blocks and code_pages; freed as a whole */
+    size_t arena_size;        /* [init] */
+    size_t arena_used;        /* [lock] */
+};
+
+struct engine_cpu {
+    struct vcpu vcpu; /* first */
+    struct engine *engine;
+    struct cpu *c;   /* the guest's state, ours */
+    bool running;    /* [world.lock] inside run(): may execute guest code */
+    uint32_t kicked; /* [atomic] */
+    struct loop_timer timer;
+    int64_t armed_ns; /* [atomic] what timer is set to, INT64_MAX = not armed */
+    struct vcpu_debug debug;
+    bool debugging;        /* step, breakpoints or watchpoints: one instruction at a time */
+    struct replay *replay; /* engine=check */
+    struct cpu *shadow;    /* engine=check: state of the second run */
+    struct vcpu_exit shadow_exit;
+};
+
+struct engine {
+    struct engine_config config;              /* [init] */
+    struct engine_cpu *cpus[ENGINE_MAX_CPUS]; /* [world.lock]; fixed once vCPUs run */
+    struct {
+        struct mutex lock;
+        struct cond changed;
+        bool exclusive; /* [lock] somebody wants all others outside */
+    } world;
+    struct cache cache;
+    struct jit *jit; /* NULL: interpreter only */
+};
+
+/* world.c */
+void world_enter(struct engine_cpu *ec);
+void world_leave(struct engine_cpu *ec);
+/** Honour requests and let an exclusive section pass. Inside run(), no lock held. */
+void world_attend(struct engine_cpu *ec);
+/** Alone in the world until world_exclusive_end(): no other vCPU is inside run(). The caller is
+ * inside. Other threads (devices) are kept off the cache by its lock, not by this. */
+void world_exclusive_begin(struct engine_cpu *ec);
+void world_exclusive_end(struct engine_cpu *ec);
+/** Put requests to a vCPU (see vcpu_request()); @self, if not NULL, is the calling vCPU, inside. */
+void world_request(struct engine_cpu *self, struct engine_cpu *target, uint32_t requests,
+                   bool wait);
+
+/* cache.c */
+must_check int cache_init(struct cache *cache, size_t bytes);
+void cache_done(struct cache *cache);
+/** The block at c->pc, decoded if need be. CPU_OK with *@ret, NULL if the instruction must be
+ * executed singly (it crosses a page, or its mapping may not be remembered); CPU_EXCEPTION;
+ * CPU_RETRANSLATE: look again (the caller should attend first). */
+enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret);
+/** RAM was written: kill blocks made from it. Any thread. */
+void cache_written(struct engine *e, gpa_t gpa, uint64_t size);
+/** Forget everything. World exclusive. */
+void cache_reset(struct engine *e) REQUIRES(e->cache.lock);
+
+/* check.c */
+must_check int check_init(struct engine_cpu *ec);
+void check_done(struct engine_cpu *ec);
+enum cpu_status check_run(struct engine_cpu *ec, struct block *b);
+
+/* jit.c */
+must_check int jit_new(struct engine *e, struct error *err);
+void jit_free(struct engine *e);
+/** Translate @b if it is not yet; false if it cannot be (then it is interpreted). */
+bool jit_translate(struct engine_cpu *ec, struct block *b);
+/** Run translated code from @b on, through chained blocks, until something needs the run loop. pc
+ * is exact. */
+enum cpu_status jit_run(struct engine_cpu *ec, struct cpu *c, struct block *b, bool chain);
+/** @b is dead: nothing may jump to it any more. */
+void jit_unlink(struct engine *e, struct block *b) REQUIRES(e->cache.lock);
+void jit_reset(struct engine *e) REQUIRES(e->cache.lock);
+
+/* run.c */
+void engine_run(struct vcpu *v, struct vcpu_exit *ret);
+/** Execute the instruction at c->pc singly, uncached. */
+enum cpu_status engine_step(struct cpu *c);
+
+static inline struct engine_cpu *engine_cpu_of(struct vcpu *v)
+{
+    return (struct engine_cpu *)v;
+}
+
+#endif

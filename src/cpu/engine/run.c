@@ -1,0 +1,165 @@
+/* The run loop: find the block at pc, execute it by the tier it has reached, deal with what it came
+ * to. The vCPU's own thread. */
+#include "base/clock.h"
+#include "cpu/engine/engine_internal.h"
+
+/* Interpretations after which a block is translated: most of a boot's code runs once or twice. */
+#define HOT_HITS 8
+
+enum cpu_status engine_step(struct cpu *c)
+{
+    uint8_t bytes[4];
+    uint16_t half;
+    struct insn insn;
+    enum cpu_status rc = cpu_fetch16(c, c->pc, &half);
+
+    if (rc != CPU_OK)
+        return rc;
+    memcpy(bytes, &half, 2);
+    if (!c->ops->decode(c, bytes, 2, &insn)) {
+        rc = cpu_fetch16(c, c->pc + 2, &half);
+        if (rc != CPU_OK)
+            return rc;
+        memcpy(bytes + 2, &half, 2);
+        (void)c->ops->decode(
+            c, bytes, 4, &insn); /* four bytes always decode, if only to an illegal instruction */
+    }
+    insn.page_offset = (uint16_t)(c->pc & (MEM_PAGE_SIZE - 1));
+    c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    return c->ops->interp(c, &insn, 1);
+}
+
+static void wait_for_interrupt(struct cpu *c)
+{
+    while (!c->ops->wakes(c)) {
+        /* seq-cst: pairs with cpu_set_attention() */
+        __atomic_store_n(&c->sleeping, 1, __ATOMIC_SEQ_CST);
+        bool idle = !__atomic_load_n(&c->attention, __ATOMIC_SEQ_CST);
+        if (idle)
+            futex_wait(&c->attention, 0, c->ops->next_timer_ns(c));
+        __atomic_store_n(&c->sleeping, 0, __ATOMIC_SEQ_CST);
+        if (!idle || __atomic_load_n(&c->attention, __ATOMIC_ACQUIRE))
+            return; /* WFI may end at any time: the loop looks at what is wanted */
+    }
+    __atomic_store_n(&c->attention, 1, __ATOMIC_RELAXED); /* own thread: take the interrupt now */
+}
+
+/* Something was asked for: true to leave run(). */
+static bool attend(struct engine_cpu *ec, struct vcpu_exit *exit)
+{
+    struct cpu *c = ec->c;
+
+    /* acquire: pairs with the stores of attention; what was asked for before is seen below */
+    (void)__atomic_exchange_n(&c->attention, 0, __ATOMIC_SEQ_CST);
+    world_attend(ec);
+    if (exit->reason == VCPU_EXIT_DEBUG)
+        return true;
+    if (__atomic_exchange_n(&ec->kicked, 0, __ATOMIC_ACQ_REL)) {
+        exit->reason = VCPU_EXIT_KICK;
+        return true;
+    }
+    cpu_timer_changed(c);
+    if (!ec->debug.step)
+        (void)c->ops->take_interrupt(c); /* the loop looks pc up in any case */
+    return false;
+}
+
+static bool at_breakpoint(const struct engine_cpu *ec)
+{
+    for (size_t i = 0; i < ec->debug.breakpoint_count; i++) {
+        if (ec->debug.breakpoints[i].v == ec->c->pc)
+            return true;
+    }
+    return false;
+}
+
+static enum cpu_status run_block(struct engine_cpu *ec, struct block *b)
+{
+    struct cpu *c = ec->c;
+
+    if (ec->replay && !b->system)
+        return check_run(ec, b);
+    if (ec->engine->jit && !b->system) {
+        if (b->code ||
+            (__atomic_add_fetch(&b->hits, 1, __ATOMIC_RELAXED) >= HOT_HITS && jit_translate(ec, b)))
+            return jit_run(ec, c, b, true);
+    }
+    c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    c->stats.interp_blocks++;
+    return c->ops->interp(c, b->insns, b->count);
+}
+
+static enum cpu_status run_next(struct engine_cpu *ec)
+{
+    struct cpu *c = ec->c;
+    const struct jump_entry *j = &c->context->jumps[jump_index(c->pc)];
+    struct block *b = j->block;
+
+    if (unlikely(ec->debugging))
+        return engine_step(c);
+    if (unlikely(j->key != c->pc || j->mode != c->mode ||
+                 __atomic_load_n(&b->dead, __ATOMIC_RELAXED))) {
+        enum cpu_status rc = cache_find(ec, &b);
+
+        if (rc != CPU_OK)
+            return rc;
+        if (!b)
+            return engine_step(c);
+    }
+    return run_block(ec, b);
+}
+
+/* One step of the loop; true to leave run(). */
+static bool turn(struct engine_cpu *ec, struct vcpu_exit *exit)
+{
+    struct cpu *c = ec->c;
+
+    if (unlikely(__atomic_load_n(&c->attention, __ATOMIC_RELAXED)) && attend(ec, exit))
+        return true;
+    if (unlikely(ec->debugging) && at_breakpoint(ec)) {
+        exit->reason = VCPU_EXIT_DEBUG;
+        exit->debug.cause = VCPU_DEBUG_BREAK;
+        exit->debug.addr = GVA(c->pc);
+        return true;
+    }
+    switch (run_next(ec)) {
+    case CPU_OK:
+    case CPU_RETRANSLATE:
+        break;
+    case CPU_EXCEPTION:
+        c->ops->take_exception(c);
+        break;
+    case CPU_WFI:
+        if (!ec->debug.step)
+            wait_for_interrupt(c);
+        break;
+    case CPU_EXIT:
+        return true;
+    }
+    if (unlikely(ec->debugging)) {
+        if (exit->reason == VCPU_EXIT_DEBUG)
+            return true;
+        if (ec->debug.step) {
+            exit->reason = VCPU_EXIT_DEBUG;
+            exit->debug.cause = VCPU_DEBUG_STEP;
+            exit->debug.addr = GVA(c->pc);
+            return true;
+        }
+    }
+    return false;
+}
+
+void engine_run(struct vcpu *v, struct vcpu_exit *ret)
+{
+    struct engine_cpu *ec = engine_cpu_of(v);
+
+    *ret = (struct vcpu_exit){.reason = VCPU_EXIT_KICK};
+    ec->c->exit = ret;
+    __atomic_store_n(&ec->c->attention, 1,
+                     __ATOMIC_RELAXED); /* look at everything once; our own thread reads it */
+    world_enter(ec);
+    while (!turn(ec, ret))
+        ;
+    world_leave(ec);
+    ec->c->exit = NULL;
+}
