@@ -46,9 +46,9 @@ static void store_bar(uint8_t *config, const struct pci_info *info, unsigned bar
 }
 
 /* Invariant 2. */
-static void update_decoding_locked(struct pci_function *f) REQUIRES(f->state->lock)
+static void update_decoding_locked(struct pci_state *s, const struct pci_info *info)
+    REQUIRES(s->lock)
 {
-    struct pci_state *s = f->state;
     uint16_t command = load_le16(s->config + PCI_COMMAND);
     bool msix = s->msix_cap && load_le16(s->config + s->msix_cap + 2) & PCI_MSIX_ENABLE;
 
@@ -57,7 +57,7 @@ static void update_decoding_locked(struct pci_function *f) REQUIRES(f->state->lo
     for (unsigned i = 0; i < PCI_BARS; i++) {
         if (!s->maps[i])
             continue;
-        uint64_t base = bar_value(s->config, f->info, i) & ~(uint64_t)15;
+        uint64_t base = bar_value(s->config, info, i) & ~(uint64_t)15;
 
         /* relaxed: a vCPU that races with the move may see the old place or the new one */
         __atomic_store_n(&s->maps[i]->base, command & PCI_COMMAND_MEMORY ? base : PCI_UNMAPPED,
@@ -288,7 +288,7 @@ void pci_function_config_write(struct pci_function *f, unsigned offset, unsigned
         flr = *control & DEVCTL_FLR;
         *control &= (uint8_t)~DEVCTL_FLR; /* always reads as zero */
     }
-    update_decoding_locked(f);
+    update_decoding_locked(s, f->info);
     mutex_unlock(&s->lock);
     if (flr) {
         pci_function_reset(f);
@@ -308,7 +308,7 @@ void pci_function_reset(struct pci_function *f)
     for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++)
         s->config[i] = (uint8_t)((s->config[i] & ~s->mask[i]) | (s->initial[i] & s->mask[i]));
     pci_msix_reset_locked(s);
-    update_decoding_locked(f);
+    update_decoding_locked(s, f->info);
     mutex_unlock(&s->lock);
     if (f->ops->reset)
         f->ops->reset(f);
