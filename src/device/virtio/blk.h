@@ -1,0 +1,24 @@
+/* virtio block device (VIRTIO 1.2 §5.2) over a virtual disk. */
+#ifndef DEVICE_VIRTIO_BLK_H
+#define DEVICE_VIRTIO_BLK_H
+
+#include "base/error.h"
+#include "device/virtio/virtio.h"
+
+struct disk;
+
+#define VIRTIO_BLK_MAX_QUEUES 4
+#define VIRTIO_BLK_SERIAL_MAX 20 /* bytes of the serial number */
+
+struct virtio_blk_config {
+    unsigned queues;    /* 1..VIRTIO_BLK_MAX_QUEUES; best min(vCPUs, VIRTIO_BLK_MAX_QUEUES) */
+    const char *serial; /* what the guest finds under /dev/disk/by-id; NULL = none; cut to size */
+};
+
+/** The device takes @disk on success: closed with it. It has one thread per queue, and requests to
+ * one queue are answered in order. On success *@ret is the caller's, for virtio_pci_new(). Errors:
+ * -ENOMEM, -EAGAIN (threads). */
+must_check int virtio_blk_new(struct mem *mem, const struct virtio_blk_config *config,
+                              struct disk *disk, struct virtio_device **ret, struct error *err);
+
+#endif
