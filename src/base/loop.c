@@ -100,9 +100,14 @@ static void *thread_main(void *arg)
 
 int loop_start(struct loop *loop)
 {
+    /* The loop counts as running from here on, so that loop_sync() waits for a thread that has not
+     * got going yet. */
+    mutex_lock(&loop->lock);
     int rc = thread_start(&loop->thread, loop->name, thread_main, loop);
-
     loop->started = !rc;
+    loop->running = !rc;
+    loop->runner = loop->thread;
+    mutex_unlock(&loop->lock);
     return rc;
 }
 
