@@ -1,0 +1,592 @@
+/* virtio over PCI, modern interface only. Spec: VIRTIO 1.2 §4.1.
+ *
+ * One 64-bit BAR holds the four structures, another the MSI-X table, which pci serves itself.
+ *
+ * Invariants:
+ *  1. Bit 0 of `isr` is set, and the INTx pin up, from a queue interrupt to the driver's read of
+ * the ISR register; with MSI-X the queue bit is not used.
+ *  2. Order of locks: device, irq_lock, then pci's own. No lock is held towards mem.
+ *
+ * Threads: register accesses on vCPUs, under the device's lock but for notifications and ISR, which
+ * must not wait for a device at work; interrupts from any thread.
+ */
+#include "device/pci/pci.h"
+#include "base/bits.h"
+#include "base/log.h"
+#include "device/virtio/transport.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REGS_BAR  0
+#define MSIX_BAR  2
+#define REGS_SIZE 0x4000
+
+/* Where the structures lie in REGS_BAR. */
+#define COMMON_OFFSET 0x0000
+#define COMMON_SIZE   0x1000
+#define ISR_OFFSET    0x1000
+#define ISR_SIZE      0x1000
+#define DEVICE_OFFSET 0x2000
+#define DEVICE_SIZE   0x1000
+#define NOTIFY_OFFSET 0x3000
+#define NOTIFY_SIZE   0x1000
+#define NOTIFY_STRIDE 4 /* bytes per queue: notify_off_multiplier */
+
+/** §4.1.4: cfg_type */
+enum { CAP_COMMON = 1, CAP_NOTIFY, CAP_ISR, CAP_DEVICE, CAP_PCI };
+
+#define PCI_CAP_VENDOR 0x09
+
+/** A capability's fields, from its start (§4.1.4, §4.1.4.4, §4.1.4.9). */
+enum {
+    CAP_LEN = 2,
+    CAP_TYPE = 3,
+    CAP_BAR = 4,
+    CAP_OFFSET = 8,
+    CAP_LENGTH = 12,
+    CAP_SIZE = 16,
+    CAP_EXTRA = 16, /* notify_off_multiplier, or pci_cfg_data */
+    CAP_EXTRA_SIZE = 20,
+};
+
+enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
+
+/** Common configuration (§4.1.4.3): offset and width of each field. */
+#define COMMON_FIELDS(F)           \
+    F(DEVICE_FEATURE_SELECT, 0, 4) \
+    F(DEVICE_FEATURE, 4, 4)        \
+    F(DRIVER_FEATURE_SELECT, 8, 4) \
+    F(DRIVER_FEATURE, 12, 4)       \
+    F(CONFIG_VECTOR, 16, 2)        \
+    F(NUM_QUEUES, 18, 2)           \
+    F(STATUS, 20, 1)               \
+    F(GENERATION, 21, 1)           \
+    F(QUEUE_SELECT, 22, 2)         \
+    F(QUEUE_SIZE, 24, 2)           \
+    F(QUEUE_VECTOR, 26, 2)         \
+    F(QUEUE_ENABLE, 28, 2)         \
+    F(QUEUE_NOTIFY_OFF, 30, 2)     \
+    F(QUEUE_DESC, 32, 4)           \
+    F(QUEUE_DESC_HIGH, 36, 4)      \
+    F(QUEUE_AVAIL, 40, 4)          \
+    F(QUEUE_AVAIL_HIGH, 44, 4)     \
+    F(QUEUE_USED, 48, 4)           \
+    F(QUEUE_USED_HIGH, 52, 4)
+
+#define FIELD_ENUM(name, offset, width) name,
+enum field { COMMON_FIELDS(FIELD_ENUM) FIELD_COUNT };
+#define FIELD_ROW(name, offset, width) {offset, width},
+static const struct {
+    uint8_t offset, width;
+} fields[FIELD_COUNT] = {COMMON_FIELDS(FIELD_ROW)};
+
+struct virtio_pci {
+    struct virtio_transport t; /* must be first */
+    struct pci_function f;
+    struct pci_info info;   /* [init] */
+    unsigned pci_cfg_cap;   /* [init] offset of the capability that reaches into the BAR */
+    uint32_t device_select; /* [device lock] */
+    uint32_t driver_select; /* [device lock] */
+    uint16_t queue_select;  /* [device lock] */
+    uint16_t config_vector; /* [device lock] */
+    struct mutex irq_lock;  /* the interrupt status and the pin's level change together */
+    uint8_t isr;            /* [irq_lock] */
+};
+
+static struct virtio_pci *from_function(struct pci_function *f)
+{
+    return container_of(f, struct virtio_pci, f);
+}
+
+/* Interrupts */
+
+static void raise_isr(struct virtio_pci *p, uint8_t bits, bool pin) EXCLUDES(p->irq_lock)
+{
+    mutex_lock(&p->irq_lock);
+    p->isr |= bits;
+    if (pin)
+        pci_set_intx(&p->f, true);
+    mutex_unlock(&p->irq_lock);
+}
+
+/** §4.1.4.5: reading clears and lowers the pin. */
+static uint8_t take_isr(struct virtio_pci *p) EXCLUDES(p->irq_lock)
+{
+    mutex_lock(&p->irq_lock);
+    uint8_t isr = p->isr;
+    p->isr = 0;
+    pci_set_intx(&p->f, false);
+    mutex_unlock(&p->irq_lock);
+    return isr;
+}
+
+static void queue_interrupt(struct virtio_transport *t, unsigned index)
+{
+    struct virtio_pci *p = (struct virtio_pci *)t;
+
+    if (pci_msix_enabled(&p->f))
+        pci_msix_notify(&p->f, t->dev->queues[index].msix_vector);
+    else
+        raise_isr(p, ISR_QUEUE, true);
+}
+
+static void config_interrupt(struct virtio_transport *t)
+{
+    struct virtio_pci *p = (struct virtio_pci *)t;
+    bool msix = pci_msix_enabled(&p->f);
+
+    raise_isr(p, ISR_CONFIG, !msix);
+    if (msix)
+        pci_msix_notify(&p->f, p->config_vector);
+}
+
+static bool can_dma(const struct virtio_transport *t)
+{
+    return pci_is_bus_master(&((const struct virtio_pci *)t)->f);
+}
+
+/* Common configuration structure */
+
+/** The queue the driver has selected, or NULL if there is none of that number. */
+static struct vq *selected(struct virtio_pci *p)
+{
+    struct virtio_device *dev = p->t.dev;
+
+    return p->queue_select < dev->queue_count ? &dev->queues[p->queue_select] : NULL;
+}
+
+static uint32_t half(uint64_t v, bool high)
+{
+    return (uint32_t)(high ? v >> 32 : v);
+}
+
+static void set_half(gpa_t *gpa, bool high, uint32_t value)
+{
+    gpa->v = high ? (uint64_t)value << 32 | (uint32_t)gpa->v : (gpa->v & ~MASK(32)) | value;
+}
+
+static uint32_t read_queue(struct virtio_pci *p, enum field field)
+{
+    const struct vq *q = selected(p);
+
+    if (!q)
+        return field == QUEUE_VECTOR ? VQ_NO_VECTOR : 0; /* §4.1.4.3.1: size 0 = not there */
+    if (field == QUEUE_SIZE)
+        return q->size;
+    if (field == QUEUE_VECTOR)
+        return q->msix_vector;
+    if (field == QUEUE_ENABLE)
+        return q->enabled;
+    if (field == QUEUE_NOTIFY_OFF)
+        return q->index;
+    if (field == QUEUE_DESC || field == QUEUE_DESC_HIGH)
+        return half(q->desc.v, field == QUEUE_DESC_HIGH);
+    if (field == QUEUE_AVAIL || field == QUEUE_AVAIL_HIGH)
+        return half(q->avail.v, field == QUEUE_AVAIL_HIGH);
+    return half(q->used.v, field == QUEUE_USED_HIGH);
+}
+
+static uint32_t read_common(struct virtio_pci *p, enum field field)
+{
+    struct virtio_device *dev = p->t.dev;
+
+    switch (field) {
+    case DEVICE_FEATURE_SELECT:
+        return p->device_select;
+    case DEVICE_FEATURE:
+        return p->device_select < 2 ? half(virtio_offered(dev), p->device_select) : 0;
+    case DRIVER_FEATURE_SELECT:
+        return p->driver_select;
+    case DRIVER_FEATURE:
+        return p->driver_select < 2 ? half(dev->features, p->driver_select) : 0;
+    case CONFIG_VECTOR:
+        return p->config_vector;
+    case NUM_QUEUES:
+        return dev->queue_count;
+    case STATUS:
+        return dev->status;
+    case GENERATION:
+        return dev->generation;
+    case QUEUE_SELECT:
+        return p->queue_select;
+    case QUEUE_SIZE:
+    case QUEUE_VECTOR:
+    case QUEUE_ENABLE:
+    case QUEUE_NOTIFY_OFF:
+    case QUEUE_DESC:
+    case QUEUE_DESC_HIGH:
+    case QUEUE_AVAIL:
+    case QUEUE_AVAIL_HIGH:
+    case QUEUE_USED:
+    case QUEUE_USED_HIGH:
+        return read_queue(p, field);
+    case FIELD_COUNT:
+        break;
+    }
+    return 0;
+}
+
+/** §4.1.5.1.2: what is not a vector of ours reads back as none. */
+static uint16_t valid_vector(const struct virtio_pci *p, uint32_t vector)
+{
+    return vector < p->info.msix_vectors ? (uint16_t)vector : VQ_NO_VECTOR;
+}
+
+static void write_queue(struct virtio_pci *p, enum field field, uint32_t value)
+{
+    struct virtio_device *dev = p->t.dev;
+    struct vq *q = selected(p);
+
+    if (!q)
+        return;
+    if (field == QUEUE_VECTOR) {
+        q->msix_vector = valid_vector(p, value);
+    } else if (field == QUEUE_ENABLE) {
+        if (value == 1) /* §4.1.4.3.2: the driver MUST NOT write 0 */
+            virtio_queue_enable(dev, p->queue_select);
+    } else if (q->enabled || !virtio_may_configure(dev)) {
+        guest_error(dev->ops->name, "queue %u changed while enabled", q->index);
+    } else if (field == QUEUE_SIZE) {
+        q->size = (uint16_t)value;
+    } else if (field == QUEUE_DESC || field == QUEUE_DESC_HIGH) {
+        set_half(&q->desc, field == QUEUE_DESC_HIGH, value);
+    } else if (field == QUEUE_AVAIL || field == QUEUE_AVAIL_HIGH) {
+        set_half(&q->avail, field == QUEUE_AVAIL_HIGH, value);
+    } else if (field == QUEUE_USED || field == QUEUE_USED_HIGH) {
+        set_half(&q->used, field == QUEUE_USED_HIGH, value);
+    }
+}
+
+static void forget_selections(struct virtio_pci *p)
+{
+    p->device_select = p->driver_select = 0;
+    p->queue_select = 0;
+    p->config_vector = VQ_NO_VECTOR;
+}
+
+static void write_status(struct virtio_pci *p, uint8_t status) REQUIRES(p->t.dev->lock)
+{
+    virtio_set_status(p->t.dev, status);
+    if (!p->t.dev->status) {
+        forget_selections(p);
+        (void)take_isr(p); /* only to clear it */
+    }
+}
+
+static void write_common(struct virtio_pci *p, enum field field, uint32_t value)
+    REQUIRES(p->t.dev->lock)
+{
+    struct virtio_device *dev = p->t.dev;
+
+    if (field == FIELD_COUNT) {
+        return;
+    } else if (field == DEVICE_FEATURE_SELECT) {
+        p->device_select = value;
+    } else if (field == DRIVER_FEATURE_SELECT) {
+        p->driver_select = value;
+    } else if (field == DRIVER_FEATURE) {
+        gpa_t features = GPA(dev->features);
+
+        if (p->driver_select >= 2)
+            return;
+        set_half(&features, p->driver_select, value);
+        virtio_set_features(dev, features.v);
+    } else if (field == CONFIG_VECTOR) {
+        p->config_vector = valid_vector(p, value);
+    } else if (field == STATUS) {
+        write_status(p, (uint8_t)value);
+    } else if (field == QUEUE_SELECT) {
+        p->queue_select = (uint16_t)value;
+    } else if (field >= QUEUE_SIZE) {
+        write_queue(p, field, value);
+    }
+}
+
+/** §4.1.3.1: a driver accesses a field by its own width, and 64-bit fields by halves. */
+static enum field find_field(const struct virtio_pci *p, uint64_t offset, unsigned size)
+{
+    for (unsigned i = 0; i < FIELD_COUNT; i++) {
+        if (fields[i].offset == offset && fields[i].width == size)
+            return i;
+    }
+    guest_error(p->t.dev->ops->name, "access of %u bytes at 0x%llx of the common configuration",
+                size, (unsigned long long)offset);
+    return FIELD_COUNT;
+}
+
+/* The BAR */
+
+static enum bus_result bar_read(struct pci_function *f, unsigned bar, uint64_t offset,
+                                unsigned size, uint64_t *ret)
+{
+    struct virtio_pci *p = from_function(f);
+    struct virtio_device *dev = p->t.dev;
+    uint8_t bytes[8] = {0};
+
+    *ret = 0;
+    if (bar != REGS_BAR)
+        return BUS_OK;
+    if (offset == ISR_OFFSET) {
+        *ret = take_isr(p);
+    } else if (offset < COMMON_SIZE) {
+        if (size == 8) { /* not for 1.2 drivers; harmless */
+            uint64_t low = 0;
+            uint64_t high = 0;
+            (void)bar_read(f, bar, offset, 4, &low); /* always BUS_OK */
+            (void)bar_read(f, bar, offset + 4, 4, &high);
+            *ret = high << 32 | low;
+            return BUS_OK;
+        }
+        mutex_lock(&dev->lock);
+        *ret = read_common(p, find_field(p, offset, size));
+        mutex_unlock(&dev->lock);
+    } else if (offset >= DEVICE_OFFSET && offset < DEVICE_OFFSET + DEVICE_SIZE) {
+        mutex_lock(&dev->lock);
+        virtio_config_read(dev, offset - DEVICE_OFFSET, bytes, size);
+        mutex_unlock(&dev->lock);
+        *ret = load_le64(bytes);
+    }
+    return BUS_OK;
+}
+
+static void write_device_config(struct virtio_pci *p, uint64_t offset, unsigned size,
+                                uint64_t value)
+{
+    struct virtio_device *dev = p->t.dev;
+    uint8_t bytes[8];
+
+    store_le64(bytes, value);
+    mutex_lock(&dev->lock);
+    virtio_config_write(dev, offset, bytes, size);
+    mutex_unlock(&dev->lock);
+}
+
+static enum bus_result bar_write(struct pci_function *f, unsigned bar, uint64_t offset,
+                                 unsigned size, uint64_t value)
+{
+    struct virtio_pci *p = from_function(f);
+    struct virtio_device *dev = p->t.dev;
+
+    if (bar != REGS_BAR)
+        return BUS_OK;
+    if (offset >= NOTIFY_OFFSET) {
+        virtio_queue_signal(dev, (unsigned)(offset - NOTIFY_OFFSET) / NOTIFY_STRIDE);
+    } else if (offset >= DEVICE_OFFSET) {
+        write_device_config(p, offset - DEVICE_OFFSET, size, value);
+    } else if (offset < COMMON_SIZE && size == 8) {
+        (void)bar_write(f, bar, offset, 4, (uint32_t)value); /* always BUS_OK */
+        (void)bar_write(f, bar, offset + 4, 4, value >> 32);
+    } else if (offset < COMMON_SIZE) {
+        mutex_lock(&dev->lock);
+        write_common(p, find_field(p, offset, size), (uint32_t)value);
+        mutex_unlock(&dev->lock);
+    }
+    return BUS_OK;
+}
+
+/* Configuration access capability (§4.1.4.9): a window into the BAR for drivers that cannot map it
+ */
+
+struct pci_cfg_access {
+    uint64_t offset;
+    unsigned size;
+    uint32_t data;
+};
+
+/** What the capability asks for, if [offset, offset+size) touches its data register and it is
+ * allowed. */
+static bool pci_cfg_access(struct virtio_pci *p, unsigned offset, unsigned size,
+                           struct pci_cfg_access *ret)
+{
+    unsigned data = p->pci_cfg_cap + CAP_EXTRA;
+
+    if (offset + size <= data || offset >= data + 4)
+        return false;
+    pci_lock(&p->f);
+    const uint8_t *cap = pci_config(&p->f) + p->pci_cfg_cap;
+    uint8_t bar = cap[CAP_BAR];
+    ret->offset = load_le32(cap + CAP_OFFSET);
+    ret->size = load_le32(cap + CAP_LENGTH);
+    ret->data = load_le32(cap + CAP_EXTRA);
+    pci_unlock(&p->f);
+    if (bar == REGS_BAR && (ret->size == 1 || ret->size == 2 || ret->size == 4) &&
+        ret->offset % ret->size == 0 && ret->offset < REGS_SIZE)
+        return true;
+    guest_error(p->t.dev->ops->name, "PCI configuration access of %u bytes at 0x%llx of BAR %u",
+                ret->size, (unsigned long long)ret->offset, bar);
+    return false;
+}
+
+static void config_read(struct pci_function *f, unsigned offset, unsigned size)
+{
+    struct virtio_pci *p = from_function(f);
+    struct pci_cfg_access a;
+    uint64_t value = 0;
+
+    if (!pci_cfg_access(p, offset, size, &a))
+        return;
+    (void)bar_read(f, REGS_BAR, a.offset, a.size, &value); /* always BUS_OK */
+    pci_lock(f);
+    store_le32(pci_config(f) + p->pci_cfg_cap + CAP_EXTRA, (uint32_t)value);
+    pci_unlock(f);
+}
+
+static void config_written(struct pci_function *f, unsigned offset, unsigned size)
+{
+    struct virtio_pci *p = from_function(f);
+    struct pci_cfg_access a;
+
+    if (pci_cfg_access(p, offset, size, &a))
+        (void)bar_write(f, REGS_BAR, a.offset, a.size, a.data & MASK(8 * a.size));
+}
+
+static void reset(struct pci_function *f)
+{
+    struct virtio_pci *p = from_function(f);
+
+    mutex_lock(&p->t.dev->lock);
+    write_status(p, 0);
+    mutex_unlock(&p->t.dev->lock);
+}
+
+static const struct pci_ops virtio_pci_ops = {
+    .name = "virtio-pci",
+    .bar_read = bar_read,
+    .bar_write = bar_write,
+    .config_written = config_written,
+    .config_read = config_read,
+    .reset = reset,
+};
+
+/* Setting up */
+
+/** PCI class codes, by virtio device type; others are "unclassified" (0x00ff00). */
+static uint32_t class_code(uint16_t device_id)
+{
+    static const struct {
+        uint16_t device_id;
+        uint32_t class_code;
+    } table[] = {
+        {1,  0x020000}, /* net: Ethernet controller */
+        {2,  0x018000}, /* block: other mass storage */
+        {3,  0x078000}, /* console: other communication */
+        {19, 0x028000}, /* socket: other network */
+        {26, 0x018000}, /* file system */
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+        if (table[i].device_id == device_id)
+            return table[i].class_code;
+    }
+    return 0x00ff00;
+}
+
+/** Append a virtio capability; its offset or -ENOSPC. */
+static int add_capability(struct virtio_pci *p, uint8_t type, uint32_t offset, uint32_t length,
+                          unsigned size, uint32_t extra, const uint8_t *write_mask)
+{
+    uint8_t cap[CAP_EXTRA_SIZE] = {0};
+
+    cap[CAP_LEN] = (uint8_t)size;
+    cap[CAP_TYPE] = type;
+    cap[CAP_BAR] = REGS_BAR;
+    store_le32(cap + CAP_OFFSET, offset);
+    store_le32(cap + CAP_LENGTH, length);
+    store_le32(cap + CAP_EXTRA, extra);
+    return pci_add_capability(&p->f, PCI_CAP_VENDOR, cap, write_mask, size);
+}
+
+static int add_capabilities(struct virtio_pci *p)
+{
+    static const uint8_t writable[CAP_EXTRA_SIZE] = {
+        [CAP_BAR] = 0xff,        [CAP_OFFSET] = 0xff,     [CAP_OFFSET + 1] = 0xff,
+        [CAP_OFFSET + 2] = 0xff, [CAP_OFFSET + 3] = 0xff, [CAP_LENGTH] = 0xff,
+        [CAP_LENGTH + 1] = 0xff, [CAP_LENGTH + 2] = 0xff, [CAP_LENGTH + 3] = 0xff,
+        [CAP_EXTRA] = 0xff,      [CAP_EXTRA + 1] = 0xff,  [CAP_EXTRA + 2] = 0xff,
+        [CAP_EXTRA + 3] = 0xff,
+    };
+    int rc = add_capability(p, CAP_COMMON, COMMON_OFFSET, COMMON_SIZE, CAP_SIZE, 0, NULL);
+
+    if (rc >= 0)
+        rc = add_capability(p, CAP_NOTIFY, NOTIFY_OFFSET, NOTIFY_SIZE, CAP_EXTRA_SIZE,
+                            NOTIFY_STRIDE, NULL);
+    if (rc >= 0)
+        rc = add_capability(p, CAP_ISR, ISR_OFFSET, ISR_SIZE, CAP_SIZE, 0, NULL);
+    if (rc >= 0 && p->t.dev->config_size)
+        rc = add_capability(p, CAP_DEVICE, DEVICE_OFFSET, DEVICE_SIZE, CAP_SIZE, 0, NULL);
+    if (rc >= 0)
+        rc = add_capability(p, CAP_PCI, 0, 0, CAP_EXTRA_SIZE, 0, writable);
+    if (rc < 0)
+        return rc;
+    p->pci_cfg_cap = (unsigned)rc;
+    return 0;
+}
+
+static void virtio_pci_free(struct virtio_transport *t)
+{
+    struct virtio_pci *p = (struct virtio_pci *)t;
+
+    pci_remove(&p->f);
+    mutex_done(&p->irq_lock);
+    free(p);
+}
+
+static const struct virtio_transport_ops transport_ops = {
+    .queue_interrupt = queue_interrupt,
+    .config_interrupt = config_interrupt,
+    .can_dma = can_dma,
+    .free = virtio_pci_free,
+};
+
+int virtio_pci_new(struct pci_host *host, struct virtio_device *dev, struct virtio_transport **ret,
+                   struct error *err)
+{
+    struct virtio_pci *p = calloc(1, sizeof(*p));
+
+    if (!p)
+        return error_set(err, ENOMEM, "out of memory");
+    p->t.ops = &transport_ops;
+    p->info = (struct pci_info){
+        .vendor_id = 0x1af4,
+        .device_id = (uint16_t)(0x1040 + dev->ops->device_id), /* §4.1.2.1 */
+        .subsystem_vendor_id = 0x1af4,
+        .subsystem_id = 0x1100, /* anything from 0x40 on */
+        .class_code = class_code(dev->ops->device_id),
+        .revision = 1,
+        .bar_size = {[REGS_BAR] = REGS_SIZE, [MSIX_BAR] = 4096},
+        .bar_64bit = BIT(REGS_BAR) | BIT(MSIX_BAR),
+        .bar_prefetch = BIT(REGS_BAR) | BIT(MSIX_BAR),
+        .msix_vectors = dev->queue_count + 1,
+        .msix_bar = MSIX_BAR,
+    };
+    mutex_init(&p->irq_lock);
+    forget_selections(p);
+    int rc = virtio_attach(dev, &p->t, err);
+    if (!rc)
+        rc = pci_add(host, &p->f, &virtio_pci_ops, &p->info, -1, err);
+    if (!rc) {
+        rc = add_capabilities(p);
+        if (rc)
+            (void)error_set(err, -rc, "no room for the capabilities of '%s'", dev->ops->name);
+    }
+    if (rc) {
+        virtio_detach(dev);
+        virtio_pci_free(&p->t);
+        return rc;
+    }
+    *ret = &p->t;
+    return 0;
+}
+
+void virtio_transport_free(struct virtio_transport *t)
+{
+    if (!t)
+        return;
+    struct virtio_device *dev = t->dev;
+
+    virtio_detach(dev);
+    t->ops->free(t);
+    dev->ops->free(dev);
+}
