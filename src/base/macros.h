@@ -19,7 +19,7 @@
 #define cleanup(fn) __attribute__((cleanup(fn)))
 
 #define ARRAY_SIZE(a)                   (sizeof(a) / sizeof((a)[0]))
-#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /** The smaller and the larger of two values of one type; arguments are evaluated once. */
 #define MIN(a, b)                          \

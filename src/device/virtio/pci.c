@@ -235,8 +235,8 @@ static uint16_t valid_vector(const struct virtio_pci *p, uint32_t vector)
 }
 
 static void write_queue(struct virtio_pci *p, enum field field, uint32_t value)
+    REQUIRES(p->t.dev->lock)
 {
-    struct virtio_device *dev = p->t.dev;
     struct vq *q = selected(p);
 
     if (!q)
@@ -245,9 +245,9 @@ static void write_queue(struct virtio_pci *p, enum field field, uint32_t value)
         q->msix_vector = valid_vector(p, value);
     } else if (field == QUEUE_ENABLE) {
         if (value == 1) /* §4.1.4.3.2: the driver MUST NOT write 0 */
-            virtio_queue_enable(dev, p->queue_select);
-    } else if (q->enabled || !virtio_may_configure(dev)) {
-        guest_error(dev->ops->name, "queue %u changed while enabled", q->index);
+            virtio_queue_enable(p->t.dev, p->queue_select);
+    } else if (q->enabled || !virtio_may_configure(p->t.dev)) {
+        guest_error(p->t.dev->ops->name, "queue %u changed while enabled", q->index);
     } else if (field == QUEUE_SIZE) {
         q->size = (uint16_t)value;
     } else if (field == QUEUE_DESC || field == QUEUE_DESC_HIGH) {
@@ -278,8 +278,6 @@ static void write_status(struct virtio_pci *p, uint8_t status) REQUIRES(p->t.dev
 static void write_common(struct virtio_pci *p, enum field field, uint32_t value)
     REQUIRES(p->t.dev->lock)
 {
-    struct virtio_device *dev = p->t.dev;
-
     if (field == FIELD_COUNT) {
         return;
     } else if (field == DEVICE_FEATURE_SELECT) {
@@ -287,12 +285,12 @@ static void write_common(struct virtio_pci *p, enum field field, uint32_t value)
     } else if (field == DRIVER_FEATURE_SELECT) {
         p->driver_select = value;
     } else if (field == DRIVER_FEATURE) {
-        gpa_t features = GPA(dev->features);
+        gpa_t features = GPA(p->t.dev->features);
 
         if (p->driver_select >= 2)
             return;
         set_half(&features, p->driver_select, value);
-        virtio_set_features(dev, features.v);
+        virtio_set_features(p->t.dev, features.v);
     } else if (field == CONFIG_VECTOR) {
         p->config_vector = valid_vector(p, value);
     } else if (field == STATUS) {
@@ -367,21 +365,20 @@ static enum bus_result bar_write(struct pci_function *f, unsigned bar, uint64_t 
                                  unsigned size, uint64_t value)
 {
     struct virtio_pci *p = from_function(f);
-    struct virtio_device *dev = p->t.dev;
 
     if (bar != REGS_BAR)
         return BUS_OK;
     if (offset >= NOTIFY_OFFSET) {
-        virtio_queue_signal(dev, (unsigned)(offset - NOTIFY_OFFSET) / NOTIFY_STRIDE);
+        virtio_queue_signal(p->t.dev, (unsigned)(offset - NOTIFY_OFFSET) / NOTIFY_STRIDE);
     } else if (offset >= DEVICE_OFFSET) {
         write_device_config(p, offset - DEVICE_OFFSET, size, value);
     } else if (offset < COMMON_SIZE && size == 8) {
         (void)bar_write(f, bar, offset, 4, (uint32_t)value); /* always BUS_OK */
         (void)bar_write(f, bar, offset + 4, 4, value >> 32);
     } else if (offset < COMMON_SIZE) {
-        mutex_lock(&dev->lock);
+        mutex_lock(&p->t.dev->lock);
         write_common(p, find_field(p, offset, size), (uint32_t)value);
-        mutex_unlock(&dev->lock);
+        mutex_unlock(&p->t.dev->lock);
     }
     return BUS_OK;
 }
