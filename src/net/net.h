@@ -25,6 +25,7 @@ struct net_ops {
     /** The card has buffers again. Any thread. */
     void (*can_receive)(struct net_backend *b);
     void (*set_client)(struct net_backend *b, const struct net_client *client);
+    /** No frame is delivered after it. Any thread, no lock held that a client's receive takes. */
     void (*free)(struct net_backend *b);
 };
 
@@ -50,8 +51,8 @@ struct net_user_config {
 };
 
 /** User-mode NAT: IPv4 10.0.2.0/24 (gateway and DNS .2 and .3, guest .15) and IPv6 fec0::/64, by
- * libslirp on @loop's thread. On success *@ret is the caller's, freed by ops->free (on the loop's
- * thread or when it has stopped). Errors: -EADDRINUSE names the port. */
+ * libslirp on @loop's thread (which need not run yet). On success *@ret is the caller's, freed by
+ * ops->free while the loop exists. Errors: -EADDRINUSE names the port. */
 must_check int net_user_new(struct loop *loop, const struct net_user_config *config,
                             struct net_backend **ret, struct error *err);
 

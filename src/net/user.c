@@ -171,9 +171,9 @@ static void empty_queue(struct user_queue *q)
         free(f);
 }
 
-static void user_free(struct net_backend *b)
+static void destroy(void *arg)
 {
-    struct user *u = container_of(b, struct user, base);
+    struct user *u = arg;
 
     u->client = (struct net_client){0};
     if (u->slirp)
@@ -187,6 +187,17 @@ static void user_free(struct net_backend *b)
     mutex_done(&u->lock);
     free(u->bounce);
     free(u);
+}
+
+static void user_free(struct net_backend *b)
+{
+    struct user *u = container_of(b, struct user, base);
+    struct loop *loop = u->loop;
+
+    if (loop_is_self(loop))
+        destroy(u);
+    else if (!loop_post(loop, destroy, u)) /* out of memory: better leaked than torn in use */
+        loop_sync(loop);
 }
 
 static const struct net_ops user_ops = {
@@ -349,7 +360,7 @@ static void create(void *arg)
     mutex_init(&u->lock);
     c->rc = start(u, c->config, c->err);
     if (c->rc)
-        user_free(&u->base);
+        destroy(u);
     else
         *c->ret = &u->base;
 }

@@ -56,17 +56,9 @@ static void start(struct guest *g, const struct net_user_config *config)
     g->net->ops->set_client(g->net, &client);
 }
 
-static void free_backend(void *arg)
-{
-    struct net_backend *b = arg;
-
-    b->ops->free(b);
-}
-
 static void stop(struct guest *g)
 {
-    ASSERT_EQ(loop_post(g->loop, free_backend, g->net), 0);
-    loop_sync(g->loop);
+    g->net->ops->free(g->net);
     loop_free(g->loop);
 }
 
