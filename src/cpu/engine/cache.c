@@ -49,7 +49,7 @@ static unsigned hash_page(const uint8_t *host)
     return hash_block((const uint8_t *)((uintptr_t)host & PAGE_MASK), 0);
 }
 
-static void *take(struct cache *cache, size_t size) REQUIRES(cache->lock)
+void *cache_take(struct cache *cache, size_t size)
 {
     void *p = cache->arena + cache->arena_used;
 
@@ -81,7 +81,7 @@ static struct code_page *find_page(struct cache *cache, const uint8_t *host, boo
         p = p->next;
     if (p || !make)
         return p;
-    p = take(cache, sizeof(*p));
+    p = cache_take(cache, sizeof(*p));
     if (p) {
         *p = (struct code_page){.host = page, .next = *head};
         *head = p;
@@ -160,7 +160,8 @@ static struct block *insert(struct cache *cache, struct cpu *c, const uint8_t *h
     unsigned count = decode(c, host, insns, &bytes);
     unsigned offset = (unsigned)((uintptr_t)host & ~PAGE_MASK);
     struct code_page *page = find_page(cache, host, true);
-    struct block *b = page ? take(cache, sizeof(*b) + MAX(count, 1u) * sizeof(insns[0])) : NULL;
+    struct block *b =
+        page ? cache_take(cache, sizeof(*b) + MAX(count, 1u) * sizeof(insns[0])) : NULL;
 
     if (!b)
         return NULL;
@@ -184,7 +185,7 @@ static struct block *insert(struct cache *cache, struct cpu *c, const uint8_t *h
     return b;
 }
 
-static void start_over(struct engine_cpu *ec)
+void cache_start_over(struct engine_cpu *ec)
 {
     struct engine *e = ec->engine;
 
@@ -252,7 +253,7 @@ enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret)
         b = insert(&e->cache, c, host);
         if (!b) {
             mutex_unlock(&e->cache.lock);
-            start_over(ec);
+            cache_start_over(ec);
             return CPU_RETRANSLATE;
         }
     }

@@ -54,7 +54,10 @@ enum cpu_status check_run(struct engine_cpu *ec, struct block *b)
     uint64_t pc = c->pc;
     char what[320];
 
-    if (!jit_translate(ec, b)) {
+    enum jit_result rc = jit_translate(ec, b);
+    if (rc == JIT_FULL)
+        return CPU_RETRANSLATE;
+    if (rc == JIT_REFUSED) {
         c->code_page = pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
         return c->ops->interp(c, b->insns, b->count);
     }

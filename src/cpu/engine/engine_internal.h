@@ -62,7 +62,10 @@ struct engine_cpu {
     struct loop_timer timer;
     int64_t armed_ns; /* [atomic] what timer is set to, INT64_MAX = not armed */
     struct vcpu_debug debug;
-    bool debugging;        /* step, breakpoints or watchpoints: one instruction at a time */
+    bool debugging;          /* step, breakpoints or watchpoints: one instruction at a time */
+    struct block *link_from; /* translated code left by this exit of that block: link it to the
+                                block run next */
+    unsigned link_exit;
     struct replay *replay; /* engine=check */
     struct cpu *shadow;    /* engine=check: state of the second run */
     struct vcpu_exit shadow_exit;
@@ -102,6 +105,10 @@ void cache_done(struct cache *cache);
 enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret);
 /** RAM was written: kill blocks made from it. Any thread. */
 void cache_written(struct engine *e, gpa_t gpa, uint64_t size);
+/** Memory of the cache's arena, 16-byte aligned; NULL when it is full. */
+void *cache_take(struct cache *cache, size_t size) REQUIRES(cache->lock);
+/** Stop the world and forget everything. Inside run(), no lock held. */
+void cache_start_over(struct engine_cpu *ec);
 /** Forget everything. World exclusive. */
 void cache_reset(struct engine *e) REQUIRES(e->cache.lock);
 
@@ -113,8 +120,13 @@ enum cpu_status check_run(struct engine_cpu *ec, struct block *b);
 /* jit.c */
 must_check int jit_new(struct engine *e, struct error *err);
 void jit_free(struct engine *e);
-/** Translate @b if it is not yet; false if it cannot be (then it is interpreted). */
-bool jit_translate(struct engine_cpu *ec, struct block *b);
+enum jit_result {
+    JIT_DONE,    /* b->code is set */
+    JIT_REFUSED, /* interpret it */
+    JIT_FULL,    /* everything was forgotten, @b too: look pc up again */
+};
+/** Translate @b if it is not yet. */
+enum jit_result jit_translate(struct engine_cpu *ec, struct block *b);
 /** Run translated code from @b on, through chained blocks, until something needs the run loop. pc
  * is exact. */
 enum cpu_status jit_run(struct engine_cpu *ec, struct cpu *c, struct block *b, bool chain);

@@ -1,31 +1,293 @@
-/* Translation to host code: not in this build yet; every block is interpreted. */
+/* Translation of blocks to host code, and links between them.
+ *
+ * Invariants:
+ *  1. A link leads from an exit of a block to another block of the same page and mode, at the
+ * exit's offset in the page; so it holds at whatever virtual address the page is mapped. Exits to
+ * other pages go through the jump cache.
+ *  2. Every link is in its target's `incoming` list until the cache is reset; a dead block is
+ * unlinked and its entry leaves. Threads: translation and linking under cache.lock; running on any
+ * vCPU's thread.
+ */
 #include "cpu/engine/engine_internal.h"
+#include "cpu/host/codebuf.h"
+#include "cpu/host/host.h"
+#include "cpu/ir/ir.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define CODE_BYTES  (64u << 20)
+#define IR_CAPACITY 4096
+
+struct jit {
+    struct host *host;
+    struct codebuf code;
+    struct ir_func *ir; /* [cache.lock] reused */
+    FILE *dump;         /* NULL: no dumps */
+};
+
+struct jit_link {
+    struct block *from;
+    unsigned exit;
+    struct jit_link *next;
+};
+
+struct jit_block {
+    struct jit_link *incoming;
+    struct host_code code; /* last: only the exits there are were allocated */
+};
+
+static unsigned slow_load(void *state, uint64_t va, unsigned size, unsigned mmu, uint64_t *ret)
+{
+    return cpu_load_slow(state, va, size, mmu, ret);
+}
+
+static unsigned slow_store(void *state, uint64_t va, unsigned size, unsigned mmu, uint64_t value)
+{
+    return cpu_store_slow(state, va, size, mmu, value);
+}
+
+static unsigned slow_atomic(void *state, uint64_t va, unsigned size, unsigned mmu, unsigned op,
+                            uint64_t operand, uint64_t *ret_old)
+{
+    static_assert((int)IR_AMO_SWAP == (int)CPU_SWAP && (int)IR_AMO_ADD == (int)CPU_ADD &&
+                      (int)IR_AMO_AND == (int)CPU_AND && (int)IR_AMO_OR == (int)CPU_OR &&
+                      (int)IR_AMO_XOR == (int)CPU_XOR && (int)IR_AMO_MIN == (int)CPU_MIN &&
+                      (int)IR_AMO_MAX == (int)CPU_MAX && (int)IR_AMO_MINU == (int)CPU_MINU &&
+                      (int)IR_AMO_MAXU == (int)CPU_MAXU,
+                  "the IR's atomic operations are numbered as the memory's");
+    return cpu_atomic(state, va, size, mmu, (enum cpu_atomic_op)op, operand, ret_old);
+}
+
+static unsigned slow_cas(void *state, uint64_t va, unsigned size, unsigned mmu, uint64_t expected,
+                         uint64_t desired, uint64_t *ret_old)
+{
+    return cpu_cas(state, va, size, mmu, expected, desired, ret_old);
+}
+
+static unsigned interp_one(void *state, const void *insn)
+{
+    struct cpu *c = state;
+
+    c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    return c->ops->interp(c, insn, 1);
+}
+
+static void fill_env(struct host_env *env)
+{
+    *env = (struct host_env){
+        .attention = offsetof(struct cpu, attention),
+        .status = offsetof(struct cpu, status),
+        .pc = offsetof(struct cpu, pc),
+        .code_page = offsetof(struct cpu, code_page),
+        .instret = offsetof(struct cpu, instret),
+        .mode = offsetof(struct cpu, mode),
+        .context = offsetof(struct cpu, context),
+        .fp_flags = offsetof(struct cpu, fp_flags),
+        .mxcsr = offsetof(struct cpu, mxcsr),
+        .tlb = offsetof(struct cpu_context, tlb),
+        .tlb_stride = sizeof(struct tlb_entry) * TLB_ENTRIES,
+        .tlb_bits = TLB_BITS,
+        .tlb_tag_read = offsetof(struct tlb_entry, tag[CPU_READ]),
+        .tlb_tag_write = offsetof(struct tlb_entry, tag[CPU_WRITE]),
+        .tlb_addend = offsetof(struct tlb_entry, addend),
+        .jumps = offsetof(struct cpu_context, jumps),
+        .jump_bits = JUMP_BITS,
+        .jump_key = offsetof(struct jump_entry, key),
+        .jump_code = offsetof(struct jump_entry, code),
+        .jump_mode = offsetof(struct jump_entry, mode),
+        .load = slow_load,
+        .store = slow_store,
+        .atomic = slow_atomic,
+        .cas = slow_cas,
+        .interp = interp_one,
+    };
+    /* MXCSR: invalid, denormal, zero divide, overflow, underflow, precision. RISC-V fflags: NV 16,
+     * DZ 8, OF 4, UF 2, NX 1. */
+    static const uint8_t flag[6] = {16, 0, 8, 4, 2, 1};
+
+    for (unsigned i = 0; i < 64; i++) {
+        for (unsigned bit = 0; bit < 6; bit++)
+            env->fp_flags_map[i] |= i & (1u << bit) ? flag[bit] : 0;
+    }
+}
 
 int jit_new(struct engine *e, struct error *err)
 {
-    return error_set(err, ENOSYS, "no code generator for this host");
+    struct host_env env;
+    struct jit *j = calloc(1, sizeof(*j));
+    int rc;
+
+    static_assert(sizeof(struct tlb_entry) == 32 && sizeof(struct jump_entry) == 32,
+                  "generated code scales by 32");
+    if (!j)
+        return error_set(err, ENOMEM, "out of memory");
+    e->jit = j;
+    fill_env(&env);
+    rc = codebuf_init(&j->code, CODE_BYTES, err);
+    if (!rc)
+        rc = host_new(&env, &j->code, host_features(), &j->host, err);
+    j->ir = rc ? NULL : ir_new(IR_CAPACITY);
+    if (!rc && !j->ir)
+        rc = error_set(err, ENOMEM, "out of memory");
+    if (!rc && e->config.dump) {
+        j->dump = fdopen(dup(e->config.dump_fd), "w");
+        if (j->dump && (e->config.dump & DUMP_REGS))
+            host_dump_registers(j->host, j->dump);
+    }
+    return rc; /* on failure engine_free() undoes it */
 }
 
 void jit_free(struct engine *e)
 {
-}
+    struct jit *j = e->jit;
 
-bool jit_translate(struct engine_cpu *ec, struct block *b)
-{
-    return false;
-}
-
-enum cpu_status jit_run(struct engine_cpu *ec, struct cpu *c, struct block *b, bool chain)
-{
-    return CPU_OK;
-}
-
-void jit_unlink(struct engine *e, struct block *b)
-{
+    if (!j)
+        return;
+    if (j->dump)
+        fclose(j->dump);
+    ir_free(j->ir);
+    host_free(j->host);
+    codebuf_done(&j->code);
+    free(j);
+    e->jit = NULL;
 }
 
 void jit_reset(struct engine *e)
 {
+    codebuf_reset(&e->jit->code, 0);
+    host_restart(e->jit->host);
+}
+
+static void dump_guest(struct jit *j, struct cpu *c, const struct block *b)
+{
+    char text[96];
+
+    fprintf(j->dump, "\n--- block host %p mode 0x%llx: %u instructions, page offset 0x%x\n",
+            (const void *)b->host, (unsigned long long)b->mode, b->count, b->page_offset);
+    for (unsigned i = 0; i < b->count; i++) {
+        c->ops->disassemble(c, &b->insns[i], c->code_page + b->insns[i].page_offset, text,
+                            sizeof(text));
+        fprintf(j->dump, "%03x  %s\n", b->insns[i].page_offset, text);
+    }
+}
+
+/* 0 with *ret; -ENOTSUP: interpret this block; -ENOSPC: the buffer is full. */
+static int compile(struct engine *e, struct cpu *c, struct block *b, struct host_code *ret)
+    REQUIRES(e->cache.lock)
+{
+    struct jit *j = e->jit;
+    unsigned dump = j->dump ? e->config.dump : 0;
+    struct error err = {0};
+
+    ir_reset(j->ir);
+    j->ir->start_offset = b->page_offset;
+    j->ir->mode = b->mode;
+    if (dump & DUMP_GUEST)
+        dump_guest(j, c, b);
+    if (!c->ops->translate(c, b->insns, b->count, j->ir) || j->ir->overflow)
+        return -ENOTSUP;
+    if (dump & DUMP_IR)
+        ir_print(j->ir, j->dump);
+#ifdef POSADA_DCHECK
+    if (ir_verify(j->ir, &err)) {
+        fprintf(stderr, "%s\n", error_text(&err));
+        ir_print(j->ir, stderr);
+        abort();
+    }
+#else
+    (void)err;
+#endif
+    ir_optimize(j->ir);
+    if (dump & DUMP_OPT)
+        ir_print(j->ir, j->dump);
+    int rc = host_compile(j->host, j->ir, b, ret);
+    if (!rc && (dump & DUMP_HOST))
+        host_dump_code(j->host, ret, j->dump);
+    if (j->dump)
+        fflush(j->dump);
+    return rc == -E2BIG ? -ENOTSUP : rc;
+}
+
+enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
+{
+    struct engine *e = ec->engine;
+    struct host_code code;
+    enum jit_result result = JIT_REFUSED;
+
+    mutex_lock(&e->cache.lock);
+    if (b->code) {
+        result = JIT_DONE;
+    } else if (!b->no_code && !b->dead) {
+        int rc = compile(e, ec->c, b, &code);
+        size_t size =
+            sizeof(struct jit_block) - (HOST_MAX_EXITS - code.exit_count) * sizeof(code.exits[0]);
+        struct jit_block *jb = rc ? NULL : cache_take(&e->cache, size);
+
+        if (jb) {
+            jb->incoming = NULL;
+            memcpy(&jb->code, &code, size - offsetof(struct jit_block, code));
+            b->jit = jb;
+            __atomic_store_n(&b->code, code.entry,
+                             __ATOMIC_RELEASE); /* pairs with the acquire loads */
+            ec->c->stats.blocks_translated++;
+            result = JIT_DONE;
+        } else if (!rc || rc == -ENOSPC) {
+            result = JIT_FULL;
+        } else {
+            b->no_code = true;
+        }
+    }
+    mutex_unlock(&e->cache.lock);
+    if (result == JIT_FULL)
+        cache_start_over(ec);
+    return result;
+}
+
+static void link_exit(struct engine *e, struct block *from, unsigned exit, struct block *to)
+{
+    uintptr_t page = (uintptr_t)from->host & ~(uintptr_t)(MEM_PAGE_SIZE - 1);
+
+    mutex_lock(&e->cache.lock);
+    if (!from->dead && !to->dead && to->jit && from->mode == to->mode &&
+        (uintptr_t)to->host == page + (uintptr_t)from->jit->code.exits[exit].delta) {
+        struct jit_link *l = cache_take(&e->cache, sizeof(*l));
+
+        if (l) {
+            *l = (struct jit_link){.from = from, .exit = exit, .next = to->jit->incoming};
+            to->jit->incoming = l;
+            host_link(e->jit->host, &from->jit->code, exit, to->jit->code.entry);
+        }
+    }
+    mutex_unlock(&e->cache.lock);
+}
+
+void jit_unlink(struct engine *e, struct block *b)
+{
+    if (!b->jit)
+        return;
+    for (struct jit_link *l = b->jit->incoming; l; l = l->next)
+        host_unlink(e->jit->host, &l->from->jit->code, l->exit);
+    b->jit->incoming = NULL;
+    host_kill(e->jit->host, &b->jit->code);
+}
+
+enum cpu_status jit_run(struct engine_cpu *ec, struct cpu *c, struct block *b, bool chain)
+{
+    struct host_leave leave;
+
+    if (chain && ec->link_from)
+        link_exit(ec->engine, ec->link_from, ec->link_exit, b);
+    ec->link_from = NULL;
+    c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    leave = host_enter(ec->engine->jit->host, c, b->code);
+    if (leave.kind == HOST_LEAVE_STATUS)
+        return (enum cpu_status)c->status;
+    if (leave.kind == HOST_LEAVE_DIRECT && chain) {
+        ec->link_from = leave.owner;
+        ec->link_exit = leave.index;
+    }
+    return CPU_OK;
 }

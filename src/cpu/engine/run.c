@@ -73,6 +73,25 @@ static bool at_breakpoint(const struct engine_cpu *ec)
     return false;
 }
 
+/* Is @b to be run as host code? JIT_FULL: @b is gone. */
+static enum jit_result ready(struct engine_cpu *ec, struct block *b)
+{
+    struct cpu *c = ec->c;
+    struct jump_entry *j = &c->context->jumps[jump_index(c->pc)];
+
+    if (!b->code) {
+        enum jit_result rc = JIT_REFUSED;
+
+        if (__atomic_add_fetch(&b->hits, 1, __ATOMIC_RELAXED) >= HOT_HITS)
+            rc = jit_translate(ec, b);
+        if (rc != JIT_DONE)
+            return rc;
+    }
+    if (j->key == c->pc && j->block == b) /* now generated code finds it too */
+        j->code = b->code;
+    return JIT_DONE;
+}
+
 static enum cpu_status run_block(struct engine_cpu *ec, struct block *b)
 {
     struct cpu *c = ec->c;
@@ -80,10 +99,16 @@ static enum cpu_status run_block(struct engine_cpu *ec, struct block *b)
     if (ec->replay && !b->system)
         return check_run(ec, b);
     if (ec->engine->jit && !b->system) {
-        if (b->code ||
-            (__atomic_add_fetch(&b->hits, 1, __ATOMIC_RELAXED) >= HOT_HITS && jit_translate(ec, b)))
+        switch (ready(ec, b)) {
+        case JIT_DONE:
             return jit_run(ec, c, b, true);
+        case JIT_FULL:
+            return CPU_RETRANSLATE;
+        case JIT_REFUSED:
+            break;
+        }
     }
+    ec->link_from = NULL;
     c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     c->stats.interp_blocks++;
     return c->ops->interp(c, b->insns, b->count);

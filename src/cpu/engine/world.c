@@ -38,6 +38,7 @@ void world_leave(struct engine_cpu *ec)
 {
     struct engine *e = ec->engine;
 
+    ec->link_from = NULL; /* while we are outside, blocks may go */
     mutex_lock(&e->world.lock);
     ec->running = false;
     cond_broadcast(&e->world.changed);
@@ -48,6 +49,7 @@ void world_attend(struct engine_cpu *ec)
 {
     struct engine *e = ec->engine;
 
+    ec->link_from = NULL;
     mutex_lock(&e->world.lock);
     honour(ec);
     if (e->world.exclusive) {
@@ -65,6 +67,7 @@ void world_exclusive_begin(struct engine_cpu *ec)
 {
     struct engine *e = ec->engine;
 
+    ec->link_from = NULL;
     mutex_lock(&e->world.lock);
     ec->running = false;
     cond_broadcast(&e->world.changed);
