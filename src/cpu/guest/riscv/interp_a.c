@@ -1,0 +1,129 @@
+/* Interpreter handlers: A, Zacas, Zabha, Zawrs, Zihintpause.
+ *
+ * LR remembers the address and the value; SC compares and swaps that value. Another hart writing
+ * the same value in between goes unnoticed, which no program that keeps to LR/SC can tell but by
+ * the ABA pattern, against which the reservation would have to survive the value's return.
+ * All atomics are sequentially consistent on the host, which covers every aq and rl.
+ * Spec: Unprivileged ISA 20240411, chapters 10, 14, 15, 16; Zabha 1.0. */
+#include "cpu/guest/riscv/interp_internal.h"
+
+static unsigned mmu_of(const struct rv_hart *h)
+{
+    return h->cpu.mode & RV_MODE_MMU_MASK;
+}
+
+/** An AMO: what was in memory, sign-extended from @size bytes. */
+static __attribute__((noinline)) struct rv_loaded atomic(struct rv_hart *h, const struct insn *i,
+                                                         unsigned size, enum cpu_atomic_op op)
+{
+    struct rv_loaded ret = {0};
+
+    ret.status = cpu_atomic(&h->cpu, RV_X1, size, mmu_of(h), op, RV_X2, &ret.value);
+    ret.value = (uint64_t)sext(ret.value, size * 8);
+    return ret;
+}
+
+static __attribute__((noinline)) struct rv_loaded
+compare_and_swap(struct rv_hart *h, const struct insn *i, unsigned size)
+{
+    struct rv_loaded ret = {0};
+
+    ret.status = cpu_cas(&h->cpu, RV_X1, size, mmu_of(h), h->x[i->rd] & MASK(size * 8),
+                         RV_X2 & MASK(size * 8), &ret.value);
+    ret.value = (uint64_t)sext(ret.value, size * 8);
+    return ret;
+}
+
+static __attribute__((noinline)) struct rv_loaded load_reserved(struct rv_hart *h,
+                                                                const struct insn *i, unsigned size)
+{
+    uint64_t va = RV_X1;
+    struct rv_loaded ret = {0};
+
+    if (va & (size - 1)) {
+        rv_misaligned(&h->cpu, va, CPU_READ);
+        ret.status = CPU_EXCEPTION;
+        return ret;
+    }
+    ret.status = cpu_load(&h->cpu, va, size, mmu_of(h), &ret.value);
+    if (ret.status != CPU_OK)
+        return ret;
+    /* acquire: what the hart does next is not seen before the reservation's load */
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    h->reservation_va = va;
+    h->reservation_value = ret.value;
+    h->reservation_size = (uint8_t)size;
+    ret.value = (uint64_t)sext(ret.value, size * 8);
+    return ret;
+}
+
+/** SC: 0 if stored, 1 if not. Fails without touching memory unless the reservation is for just this
+ * address and size. */
+static __attribute__((noinline)) struct rv_loaded
+store_conditional(struct rv_hart *h, const struct insn *i, unsigned size)
+{
+    uint64_t va = RV_X1, old;
+    bool reserved = h->reservation_va == va && h->reservation_size == size;
+    struct rv_loaded ret = {.value = 1, .status = CPU_OK};
+
+    if (va & (size - 1)) {
+        rv_misaligned(&h->cpu, va, CPU_WRITE);
+        ret.status = CPU_EXCEPTION;
+        return ret;
+    }
+    h->reservation_va = RV_NO_RESERVATION;
+    if (!reserved)
+        return ret;
+    ret.status =
+        cpu_cas(&h->cpu, va, size, mmu_of(h), h->reservation_value, RV_X2 & MASK(size * 8), &old);
+    if (ret.status == CPU_OK && old == h->reservation_value)
+        ret.value = 0;
+    return ret;
+}
+
+/** A handler whose result is @call's. */
+#define RV_ATOMIC(name, call)                                           \
+    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)                       \
+    {                                                                   \
+        struct rv_loaded v = call;                                      \
+                                                                        \
+        if (unlikely(v.status != CPU_OK))                               \
+            return rv_leave_at(h, i, start, (enum cpu_status)v.status); \
+        rv_set_x(h, i->rd, v.value);                                    \
+        RV_NEXT();                                                      \
+    }
+
+#define RV_ATOMICS(suffix, size)                              \
+    RV_ATOMIC(amoswap_##suffix, atomic(h, i, size, CPU_SWAP)) \
+    RV_ATOMIC(amoadd_##suffix, atomic(h, i, size, CPU_ADD))   \
+    RV_ATOMIC(amoxor_##suffix, atomic(h, i, size, CPU_XOR))   \
+    RV_ATOMIC(amoand_##suffix, atomic(h, i, size, CPU_AND))   \
+    RV_ATOMIC(amoor_##suffix, atomic(h, i, size, CPU_OR))     \
+    RV_ATOMIC(amomin_##suffix, atomic(h, i, size, CPU_MIN))   \
+    RV_ATOMIC(amomax_##suffix, atomic(h, i, size, CPU_MAX))   \
+    RV_ATOMIC(amominu_##suffix, atomic(h, i, size, CPU_MINU)) \
+    RV_ATOMIC(amomaxu_##suffix, atomic(h, i, size, CPU_MAXU)) \
+    RV_ATOMIC(amocas_##suffix, compare_and_swap(h, i, size))
+
+RV_ATOMICS(b, 1)
+RV_ATOMICS(h, 2)
+RV_ATOMICS(w, 4)
+RV_ATOMICS(d, 8)
+RV_ATOMIC(lr_w, load_reserved(h, i, 4))
+RV_ATOMIC(lr_d, load_reserved(h, i, 8))
+RV_ATOMIC(sc_w, store_conditional(h, i, 4))
+RV_ATOMIC(sc_d, store_conditional(h, i, 8))
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/** Waiting on the reservation set may end at any time: at once. */
+RV_HANDLER(wrs_nto, relax())
+RV_HANDLER(wrs_sto, relax())
+RV_HANDLER(pause, relax())
