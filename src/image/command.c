@@ -104,7 +104,7 @@ char *image_mount_argument(const char *tag, const char *path, bool read_only)
         if (isalnum(*p) || strchr("/._-+@,", *p))
             putc(*p, f);
         else
-            fprintf(f, "%%%02X", *p);
+            fprintf(f, "%%%03o", *p);
     }
     if (read_only)
         fputs(":ro", f);

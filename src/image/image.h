@@ -123,7 +123,8 @@ must_check int image_command_encode(const char *const *argv, const char *const *
                                     struct error *err);
 
 /** The kernel argument that makes an image's guest mount virtio-fs tag @tag at @path:
- * "posada.mount=TAG:PATH[:ro]", odd bytes of @path as %XX. The caller frees it; NULL: no memory, or
+ * "posada.mount=TAG:PATH[:ro]", odd bytes of @path as %OOO (octal). The caller frees it; NULL: no
+ * memory, or
  * @tag holds other than letters, digits, '.', '_', '-', or @path is not absolute. */
 char *image_mount_argument(const char *tag, const char *path, bool read_only);
 

@@ -99,7 +99,7 @@ static int verify(const char *path, const char *suite, const struct suite_opts *
 {
     const char *keyring = NULL;
     cleanup(freep) char *out = paths_format(err, "%s.%d.part", path, (int)getpid());
-    cleanup(freep) char *log = paths_format(err, "%s.%d.log.part", path, (int)getpid());
+    cleanup(freep) char *log = paths_format(err, "%s.log.%d.part", path, (int)getpid());
 
     if (!out || !log)
         return -ENOMEM;

@@ -1,0 +1,62 @@
+/* Parts of image_build() that both kinds of image use. */
+#ifndef IMAGE_BUILD_INTERNAL_H
+#define IMAGE_BUILD_INTERNAL_H
+
+#include "image/image.h"
+#include "image/machine.h"
+#include "image/suite.h"
+
+struct cpio;
+struct modules;
+struct package;
+
+/** One build in progress; owned by image_build(). */
+struct build {
+    struct image_spec spec;
+    struct image_build_opts opts;
+    struct suite suite;
+    char *dir;     /* temporary folder that becomes the image */
+    char *pool;    /* folder of downloaded packages */
+    char *append;  /* kernel arguments, "" at start */
+    char *release; /* kernel release */
+    bool has_initrd, has_disk;
+    struct image_progress progress;
+    int64_t reported_ns;
+};
+
+/** Begin the next stage. 0 or -ECANCELED. */
+must_check int build_stage(struct build *b, const char *stage, uint64_t total, bool is_bytes,
+                           struct error *err);
+
+/** Report progress within the stage; also a fetch_progress_fn. Returns 0, or nonzero to cancel. */
+int build_report(uint64_t done, uint64_t total, void *build);
+
+/** Download @n packages as the next stage. @suite's index tells what is expected. */
+must_check int build_fetch(struct build *b, struct package *const *list, size_t n,
+                           struct error *err);
+
+/** The file a downloaded package is in; the caller frees it. NULL with @err set. */
+char *build_deb_path(const struct build *b, const struct package *p, struct error *err);
+
+/** The package that holds the kernel itself: what linux-image-ARCH depends on. */
+must_check int build_find_kernel(struct build *b, struct package **ret, struct error *err);
+
+/** Put the embedded files below @folder ("common/") into an initramfs. 0 or -errno. */
+must_check int build_add_embedded(struct cpio *c, const char *folder);
+
+/** A kernel package's contents. */
+struct kernel {
+    char *release;
+    char *image; /* the boot file as packed: Image, bzImage, EFI zboot */
+    size_t image_size;
+    struct modules *modules;
+};
+
+/** Read it from the .deb @path; kernel_done() frees it, also after a failure. */
+must_check int kernel_read(const char *path, struct kernel *ret, struct error *err);
+void kernel_done(struct kernel *k);
+
+/** Builders: fill b->dir with "kernel", "initrd", "disk.raw" and set the fields. */
+must_check int tiny_build(struct build *b, struct error *err);
+
+#endif

@@ -1,0 +1,17 @@
+#!/usr/bin/env python3
+"""embed.py OUT ROOT: write a C table of all files under ROOT: path, mode, contents (struct embedded_file)."""
+import pathlib, sys
+
+out, root = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+rows, bodies, deps = [], [], []
+for n, path in enumerate(sorted(p for p in root.rglob("*") if p.is_file())):
+    data = path.read_bytes()
+    deps.append(str(path))
+    mode = "0755" if path.stat().st_mode & 0o100 else "0644"
+    text = ",".join(str(b) for b in data) or "0"
+    bodies.append(f"static const unsigned char file_{n}[] = {{{text}}};\n")
+    rows.append(f'    {{"{path.relative_to(root).as_posix()}", {mode}, file_{n}, {len(data)}}},\n')
+out.write_text('#include "image/embedded.h"\n\n' + "".join(bodies) +
+               "\nconst struct embedded_file embedded_files[] = {\n" + "".join(rows) + "};\n"
+               f"const size_t embedded_file_count = {len(rows)};\n")
+out.with_suffix(".d").write_text(f"{out}: {' '.join(deps)}\n")
