@@ -72,6 +72,18 @@ struct rv_counter {
     bool running;
 };
 
+/** What mhpmevent may select: SBI's event numbers, and two of our own. */
+enum rv_hpm_event {
+    RV_HPM_NONE = 0,
+    RV_HPM_CYCLES = 1,
+    RV_HPM_INSTRUCTIONS = 2,
+    RV_HPM_DTLB_READ_MISS = 0x10019,
+    RV_HPM_DTLB_WRITE_MISS = 0x1001b,
+    RV_HPM_ITLB_READ_MISS = 0x10021,
+    RV_HPM_EXCEPTIONS = 0x80000,
+    RV_HPM_INTERRUPTS = 0x80001,
+};
+
 /** Sources of counters that are neither time nor instret. The walks, by what was accessed, are the
  * TLB misses; they stand in the order of enum cpu_access. */
 enum rv_event {
