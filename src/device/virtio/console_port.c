@@ -1,0 +1,270 @@
+/* The bytes of one console port, between a pair of queues and a pair of host descriptors.
+ *
+ *   in stream  → in_ring  → receive queue            transmit queue → out_ring → out stream
+ *
+ * Invariants:
+ *  1. The in stream is watched only while in_ring has room and the end was not reached; the out
+ *     stream only while out_ring holds something.
+ *  2. A transmit chain is given back as soon as its bytes are in out_ring: a guest that waits for
+ *     that (as Linux's console does, spinning) never waits for the host's terminal, unless
+ *     out_ring is full.
+ *
+ * Threads: the device's lock.
+ */
+#include "base/log.h"
+#include "device/virtio/console_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define KICK_SHARE 256 /* chains per turn; then other devices of the loop get theirs */
+
+size_t ring_front(const struct ring *r, uint8_t **ret)
+{
+    *ret = r->buf + r->head;
+    return MIN(r->count, r->size - r->head);
+}
+
+size_t ring_room(const struct ring *r, uint8_t **ret)
+{
+    size_t tail = (r->head + r->count) % r->size;
+
+    *ret = r->buf + tail;
+    return MIN(r->size - r->count, r->size - tail);
+}
+
+void ring_drop(struct ring *r, size_t n)
+{
+    r->head = (r->head + n) % r->size;
+    r->count -= n;
+}
+
+void ring_grow(struct ring *r, size_t n)
+{
+    r->count += n;
+}
+
+/** May bytes go to the guest? A port that nobody has opened there would drop them. */
+static bool guest_listens(const struct console_port *p)
+{
+    return p->guest_open || !virtio_has(p->dev, CONSOLE_F_MULTIPORT);
+}
+
+/** Read what fits from the host. True if there was something. */
+static bool fill(struct console_port *p)
+{
+    bool any = false;
+    uint8_t *to;
+    size_t room;
+
+    while (!p->in_end && (room = ring_room(&p->in_ring, &to)) > 0) {
+        ssize_t n = stream_read(&p->in, to, room);
+
+        if (n == -EAGAIN)
+            break;
+        any = true;
+        if (n <= 0)
+            p->in_end = true;
+        else
+            ring_grow(&p->in_ring, (size_t)n);
+    }
+    return any;
+}
+
+/** Hand bytes to the guest until one side has no more. */
+static void deliver(struct virtio_device *dev, struct console_port *p) REQUIRES(dev->lock)
+{
+    struct vq *q = &dev->queues[port_to_guest(p->id)];
+    struct vq_chain c;
+    bool any = false;
+
+    while (p->in_ring.count && vq_pop(q, &c) > 0) {
+        size_t done = 0;
+        uint8_t *from;
+
+        if (!c.in_bytes) {
+            virtio_break(dev, "a receive buffer of port %u has no room", p->id);
+            return;
+        }
+        while (done < c.in_bytes && p->in_ring.count) {
+            size_t front = ring_front(&p->in_ring, &from);
+            size_t n = vq_write(&c, done, from, front);
+
+            ring_drop(&p->in_ring, n);
+            done += n;
+        }
+        vq_push(q, &c, done);
+        any = true;
+    }
+    if (any)
+        virtio_notify(dev, q->index);
+}
+
+/** The host's side has ended and the guest has taken everything: tell it. */
+static void close_host_side(struct virtio_device *dev, struct console_port *p) REQUIRES(dev->lock)
+{
+    if (p->console || !p->host_open || p->in.fd < 0)
+        return;
+    p->host_open = false;
+    p->due |= SEND_OPEN;
+    console_send_control(dev);
+}
+
+void port_pump_in(struct virtio_device *dev, struct console_port *p)
+{
+    unsigned index = port_to_guest(p->id);
+    struct vq *q = &dev->queues[index];
+    bool more;
+
+    vq_set_notify(q, false);
+    for (unsigned i = 0;; i++) {
+        more = fill(p);
+        size_t before = p->in_ring.count;
+        if (guest_listens(p))
+            deliver(dev, p);
+        /* A file is never watched, so it is read on here for as long as the guest takes it. */
+        more = more && p->in.always_ready && p->in_ring.count < before;
+        if (!more || i == KICK_SHARE)
+            break;
+    }
+    if (p->in_ring.count)
+        vq_set_notify(q, true);
+    if (more || (p->in_ring.count && guest_listens(p) && vq_has_work(q)))
+        virtio_kick_later(dev, index);
+    if (p->in_end && !p->in_ring.count)
+        close_host_side(dev, p);
+    stream_watch(&p->in, !p->in_end && p->in_ring.count < p->in_ring.size);
+}
+
+/** Write as much of out_ring as the host takes. */
+static void flush(struct console_port *p)
+{
+    uint8_t *from;
+    size_t size;
+
+    while ((size = ring_front(&p->out_ring, &from)) > 0) {
+        ssize_t n = stream_write(&p->out, from, size);
+
+        if (n == -EAGAIN)
+            break;
+        if (n < 0) { /* nobody will ever read it */
+            ring_drop(&p->out_ring, p->out_ring.count);
+            stream_close(&p->out);
+            break;
+        }
+        ring_drop(&p->out_ring, (size_t)n);
+    }
+    stream_watch(&p->out, p->out_ring.count);
+}
+
+/** Move the held chain's bytes; false when out_ring is full before its end. */
+static bool take_held(struct console_port *p)
+{
+    uint8_t *to;
+    size_t room;
+
+    while (p->held_done < p->chain.out_bytes) {
+        if (!(room = ring_room(&p->out_ring, &to))) {
+            flush(p);
+            if (!(room = ring_room(&p->out_ring, &to)))
+                return false;
+        }
+        size_t n = vq_read(&p->chain, p->held_done, to, room);
+        ring_grow(&p->out_ring, n);
+        p->held_done += n;
+    }
+    return true;
+}
+
+void port_pump_out(struct virtio_device *dev, struct console_port *p)
+{
+    unsigned index = port_from_guest(p->id);
+    struct vq *q = &dev->queues[index];
+
+    flush(p);
+    vq_set_notify(q, false);
+    for (unsigned i = 0;; i++) {
+        if (i == KICK_SHARE) {
+            virtio_kick_later(dev, index);
+            break;
+        }
+        if (!p->held) {
+            if (vq_pop(q, &p->chain) <= 0) {
+                vq_set_notify(q, true);
+                if (!vq_has_work(q))
+                    break;
+                continue;
+            }
+            p->held = true;
+            p->held_done = 0;
+        }
+        if (!take_held(p))
+            break; /* the out stream is watched, and calls again */
+        p->held = false;
+        vq_push(q, &p->chain, 0);
+        virtio_notify(dev, index);
+    }
+    flush(p);
+    if (port_is_drained(p))
+        cond_broadcast(&((struct virtio_console *)dev)->drained);
+}
+
+bool port_is_drained(const struct console_port *p)
+{
+    return !p->out_ring.count && !p->held;
+}
+
+static void in_ready(struct loop_fd *w, uint32_t events)
+{
+    struct console_port *p = w->arg;
+    struct virtio_device *dev = p->dev;
+
+    mutex_lock(&dev->lock);
+    if (p->in.watching)
+        port_pump_in(dev, p);
+    mutex_unlock(&dev->lock);
+}
+
+static void out_ready(struct loop_fd *w, uint32_t events)
+{
+    struct console_port *p = w->arg;
+    struct virtio_device *dev = p->dev;
+
+    mutex_lock(&dev->lock);
+    if (p->out.watching)
+        port_pump_out(dev, p);
+    mutex_unlock(&dev->lock);
+}
+
+void port_init(struct console_port *p, struct virtio_device *dev, unsigned id, int in_fd,
+               int out_fd)
+{
+    p->dev = dev;
+    p->id = id;
+    p->present = true;
+    p->in_ring = (struct ring){.buf = p->in_bytes, .size = IN_BYTES};
+    p->out_ring = (struct ring){.buf = p->out_bytes, .size = OUT_BYTES};
+    p->in_end = in_fd < 0;
+    p->host_open = true;
+    stream_open(&p->in, dev->loop, in_fd, false, in_ready, p);
+    stream_open(&p->out, dev->loop, out_fd, true, out_ready, p);
+}
+
+void port_done(struct console_port *p)
+{
+    mutex_lock(&p->dev->lock);
+    stream_watch(&p->in, false);
+    stream_watch(&p->out, false);
+    mutex_unlock(&p->dev->lock);
+    loop_sync(p->dev->loop);
+    stream_close(&p->in);
+    stream_close(&p->out);
+}
+
+void port_reset(struct console_port *p)
+{
+    p->due = 0;
+    p->guest_open = false;
+    p->held = false; /* the rest of that chain is lost with the queue */
+    p->host_open = p->console || !p->in_end || p->in_ring.count || p->in.fd < 0;
+}
