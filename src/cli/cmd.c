@@ -25,7 +25,7 @@ static const struct opt_def root_opts[] = {
 };
 
 static const struct cmd *const root_subs[] = {
-    &cmd_doctor, &cmd_help, &cmd_completion, &cmd_version, NULL,
+    &cmd_image, &cmd_doctor, &cmd_help, &cmd_completion, &cmd_version, NULL,
 };
 
 static int run_root(const struct cmd *cmd, void *values, struct opt_args *args)

@@ -1,7 +1,10 @@
 /* Checks of what Posada keeps on disk and fetches from the network. The main thread. */
 #include "cli/doctor.h"
 
+#include "base/error.h"
 #include "base/fd.h"
+#include "image/mirror.h"
+#include "image/paths.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,84 +14,56 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
-#define GIB          (1ULL << 30)
-#define DIR_PATH_MAX 4096
+#define GIB           (1ULL << 30)
+#define FILE_PATH_MAX 4096
 
-/** $@variable/posada, or $HOME/@fallback/posada; false when neither variable is set. */
-static bool xdg_dir(const char *variable, const char *fallback, char *path, size_t size)
-{
-    const char *base = getenv(variable);
-    const char *home = getenv("HOME");
-    int n;
-
-    if (base && base[0] == '/')
-        n = snprintf(path, size, "%s/posada", base);
-    else if (home && home[0] == '/')
-        n = snprintf(path, size, "%s/%s/posada", home, fallback);
-    else
-        return false;
-    return n > 0 && (size_t)n < size;
-}
-
-/** Cut @path back to the nearest folder that exists. */
-static void nearest_existing(char *path)
-{
-    while (path[1] && access(path, F_OK)) {
-        char *slash = strrchr(path, '/');
-        if (!slash)
-            return;
-        slash[slash == path] = '\0';
-    }
-}
-
-static void check_dir(const char *variable, const char *fallback, uint64_t want,
+static void check_dir(const char *variable, const char *dir, const struct error *err, uint64_t want,
                       struct doctor_result *r)
 {
-    char path[DIR_PATH_MAX];
-    char existing[DIR_PATH_MAX];
     char remedy[128];
     struct statvfs fs;
 
-    if (!xdg_dir(variable, fallback, path, sizeof(path))) {
-        doctor_set(r, DOCTOR_FAIL, "set HOME to a folder of yours", "neither HOME nor %s is set",
-                   variable);
+    (void)snprintf(remedy, sizeof(remedy), "set %s to a folder that you may write to", variable);
+    if (!dir) {
+        doctor_set(r, DOCTOR_FAIL, remedy, "%s", error_text(err));
         return;
     }
-    memcpy(existing, path, sizeof(existing));
-    nearest_existing(existing);
+    if (access(dir, W_OK | X_OK)) {
+        doctor_set(r, DOCTOR_FAIL, remedy, "%.150s cannot be written: %s", dir, strerror(errno));
+        return;
+    }
     (void)snprintf(remedy, sizeof(remedy), "make room, or set %s to a folder with more", variable);
-    if (access(existing, W_OK | X_OK)) {
-        (void)snprintf(remedy, sizeof(remedy), "set %s to a folder that you may write to",
-                       variable);
-        doctor_set(r, DOCTOR_FAIL, remedy, "%.150s cannot be written: %s", existing,
-                   strerror(errno));
-        return;
-    }
-    if (statvfs(existing, &fs)) {
-        doctor_set(r, DOCTOR_WARN, remedy, "free space of %.150s is unknown: %s", existing,
+    if (statvfs(dir, &fs)) {
+        doctor_set(r, DOCTOR_WARN, remedy, "free space of %.150s is unknown: %s", dir,
                    strerror(errno));
         return;
     }
     uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     bool enough = free_bytes >= want;
     doctor_set(r, enough ? DOCTOR_OK : DOCTOR_WARN, enough ? NULL : remedy, "%.150s, %.1f GiB free",
-               path, (double)free_bytes / (double)GIB);
+               dir, (double)free_bytes / (double)GIB);
 }
 
 void doctor_cache(struct doctor_result *r)
 {
-    check_dir("XDG_CACHE_HOME", ".cache", GIB, r);
+    struct error err = {0};
+    cleanup(freep) char *dir = paths_cache("packages", &err);
+
+    check_dir("XDG_CACHE_HOME", dir, &err, GIB, r);
 }
 
 void doctor_data(struct doctor_result *r)
 {
-    check_dir("XDG_DATA_HOME", ".local/share", 4 * GIB, r);
+    struct error err = {0};
+    cleanup(freep) char *dir = paths_data("instances", &err);
+
+    check_dir("XDG_DATA_HOME", dir, &err, 4 * GIB, r);
 }
 
 static bool on_path(const char *tool)
 {
     const char *path = getenv("PATH");
-    char file[DIR_PATH_MAX];
+    char file[FILE_PATH_MAX];
 
     for (const char *p = path ? path : "/usr/bin:/bin"; *p;) {
         size_t n = strcspn(p, ":");

@@ -66,9 +66,14 @@ static char *xdg(const char *variable, const char *in_home, const char *for_root
     return ptr_take(&path);
 }
 
+char *paths_data(const char *sub, struct error *err)
+{
+    return xdg("XDG_DATA_HOME", ".local/share", "/var/lib", sub, err);
+}
+
 char *paths_images(struct error *err)
 {
-    return xdg("XDG_DATA_HOME", ".local/share", "/var/lib", "images", err);
+    return paths_data("images", err);
 }
 
 char *paths_cache(const char *sub, struct error *err)

@@ -4,8 +4,11 @@
 
 #include "base/error.h"
 
-/** "$XDG_DATA_HOME/posada/images", made if it is missing; root without XDG_DATA_HOME:
- * /var/lib/posada/images. NULL with @err set. The caller frees it. */
+/** "$XDG_DATA_HOME/posada/@sub", made if it is missing; root without XDG_DATA_HOME:
+ * /var/lib/posada/@sub. NULL with @err set. The caller frees it. */
+char *paths_data(const char *sub, struct error *err);
+
+/** Likewise, the folder of the images. */
 char *paths_images(struct error *err);
 
 /** "$XDG_CACHE_HOME/posada/@sub", likewise; root: /var/cache/posada/@sub. */

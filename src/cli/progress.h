@@ -1,0 +1,29 @@
+/* A line that shows how far a long step is: a bar on a terminal, a line per stage elsewhere. On
+ * stderr. */
+#ifndef CLI_PROGRESS_H
+#define CLI_PROGRESS_H
+
+#include "base/macros.h"
+
+struct image_progress;
+
+struct progress {
+    bool tty;
+    unsigned width;    /* columns */
+    unsigned stage_nr; /* last stage shown, 0 = none */
+    int64_t stage_start_ns;
+    bool drawn; /* the line holds a bar that must be wiped */
+    bool cancelled;
+};
+
+/** Ready for progress_report(). Until progress_done(), Ctrl-C and SIGTERM cancel instead of
+ * killing. */
+void progress_init(struct progress *p);
+
+/** For image_build_opts: @arg is the struct progress. -1 once the user has cancelled. */
+int progress_report(const struct image_progress *step, void *arg);
+
+/** Wipe the bar and give the signals back. */
+void progress_done(struct progress *p);
+
+#endif
