@@ -1,0 +1,421 @@
+/* Tests of the engines on a bare hart: programs encoded here, run in M-mode, under every engine. */
+#include "base/bits.h"
+#include "base/test.h"
+#include "cpu/engine/engine_internal.h"
+#include "cpu/guest/riscv/rows.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define BASE      0x80000000ULL
+#define RAM_BYTES (1u << 20)
+enum { ZERO, RA, SP, GP, TP, T0, T1, T2, S0, S1, A0, A1, A2, A3 };
+enum { REG_PC = 32 };
+
+struct machine {
+    struct mem *mem;
+    uint8_t *ram;
+    struct loop *loop;
+    struct vclock clock;
+    struct engine *engine;
+    struct vcpu *vcpus[2];
+    uint64_t at; /* offset of the next instruction assembled */
+    /* A device register: a store stops the machine, remembering the value. */
+    struct vcpu *stopper;
+    uint64_t stored;
+};
+
+static enum bus_result stop_write(void *dev, uint64_t offset, unsigned size, uint64_t value)
+{
+    struct machine *m = dev;
+
+    __atomic_store_n(&m->stored, value, __ATOMIC_RELAXED);
+    vcpu_kick(m->vcpus[offset / 8]);
+    return BUS_OK;
+}
+
+static const struct mmio_ops stop_ops = {.name = "stop", .write = stop_write};
+#define STOP_DEVICE 0x1000
+
+static void machine_init(struct machine *m, enum engine_kind kind, unsigned cpus)
+{
+    struct error err = {0};
+    void *ram;
+
+    *m = (struct machine){.mem = mem_new(), .loop = loop_new("timers")};
+    ASSERT_TRUE(m->mem && m->loop);
+    ASSERT_EQ(mem_add_ram(m->mem, GPA(BASE), RAM_BYTES, 0, "ram", NULL, NULL, &ram, NULL), 0);
+    ASSERT_EQ(mem_add_mmio(m->mem, GPA(STOP_DEVICE), 0x1000, &stop_ops, m, NULL), 0);
+    m->ram = ram;
+    vclock_init(&m->clock, 0);
+    struct engine_config config = {.kind = kind,
+                                   .mem = m->mem,
+                                   .clock = &m->clock,
+                                   .loop = m->loop,
+                                   .timebase_hz = 10000000,
+                                   .max_vcpus = cpus,
+                                   .reset_pc = BASE,
+                                   .dump_fd = 2,
+                                   .dump = getenv("DUMP") ? 31 : 0};
+    ASSERT_EQ(engine_new(&config, &m->engine, &err), 0);
+    for (unsigned i = 0; i < cpus; i++)
+        ASSERT_EQ(engine_new_vcpu(m->engine, i, &m->vcpus[i], &err), 0);
+    mem_freeze(m->mem);
+    ASSERT_EQ(loop_start(m->loop), 0);
+}
+
+static void machine_done(struct machine *m)
+{
+    vcpu_free(m->vcpus[0]);
+    vcpu_free(m->vcpus[1]);
+    engine_free(m->engine);
+    loop_free(m->loop);
+    mem_free(m->mem);
+}
+
+static uint32_t encode(const char *name, unsigned rd, unsigned rs1, unsigned rs2, int64_t imm)
+{
+    const struct rv_row *row = rv_find_row(name);
+    struct insn insn = {.rd = (uint8_t)rd,
+                        .rs1 = (uint8_t)rs1,
+                        .rs2 = (uint8_t)rs2,
+                        .imm = (int32_t)imm,
+                        .extra = (uint16_t)imm};
+
+    if (!row) {
+        test_fail(__FILE__, __LINE__, "no instruction '%s'", name);
+        test_abort();
+    }
+    return rv_encode(row, &insn);
+}
+
+static void emit(struct machine *m, const char *name, unsigned rd, unsigned rs1, unsigned rs2,
+                 int64_t imm)
+{
+    store_le32(m->ram + m->at, encode(name, rd, rs1, rs2, imm));
+    m->at += 4;
+}
+
+static void emit_li(struct machine *m, unsigned rd, uint32_t value)
+{
+    emit(m, "lui", rd, 0, 0, (int32_t)((value + 0x800) & 0xfffff000));
+    emit(m, "addiw", rd, rd, 0, sext(value & 0xfff, 12));
+}
+
+/* Store @value_reg to the stop device and spin. */
+static void emit_stop(struct machine *m, unsigned value_reg)
+{
+    emit_li(m, T2, STOP_DEVICE);
+    emit(m, "csrrs", T1, 0, 0, 0xf14); /* mhartid */
+    emit(m, "slli", T1, T1, 0, 3);
+    emit(m, "add", T2, T2, T1, 0);
+    emit(m, "sd", 0, T2, value_reg, 0);
+    emit(m, "jal", 0, 0, 0, 0);
+}
+
+static uint64_t reg(struct machine *m, unsigned id)
+{
+    uint64_t v = 0;
+
+    EXPECT_EQ(vcpu_get_reg(m->vcpus[0], id, &v), 0);
+    return v;
+}
+
+static void run_until_stopped(struct machine *m)
+{
+    struct vcpu_exit exit;
+
+    vcpu_run(m->vcpus[0], &exit);
+    if (exit.reason != VCPU_EXIT_KICK)
+        test_fail(__FILE__, __LINE__, "exit %d: %s", exit.reason, error_text(&exit.error));
+}
+
+static void set_handler(struct machine *m, uint64_t offset)
+{
+    ASSERT_EQ(vcpu_set_reg(m->vcpus[0], 65 + 0x305, BASE + offset), 0); /* mtvec */
+}
+
+static const enum engine_kind kinds[] = {ENGINE_INTERP};
+
+static void loop_program(enum engine_kind kind)
+{
+    struct machine m;
+
+    machine_init(&m, kind, 1);
+    emit_li(&m, A0, 0);
+    emit_li(&m, T0, 10000);
+    emit(&m, "add", A0, A0, T0, 0);
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, -8);
+    emit_stop(&m, A0);
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, 10000 * 10001 / 2);
+    EXPECT_EQ(reg(&m, T0), 0);
+    EXPECT_TRUE(vcpu_instructions(m.vcpus[0]) >= 4 + 30000 + 6);
+    machine_done(&m);
+}
+
+TEST(a_loop_runs_under_every_engine)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        loop_program(kinds[i]);
+}
+
+static void memory_program(enum engine_kind kind)
+{
+    struct machine m;
+
+    machine_init(&m, kind, 1);
+    emit(&m, "auipc", S0, 0, 0, 0x10000);
+    emit_li(&m, T0, 1000);
+    emit(&m, "sd", 0, S0, T0, 0);
+    emit(&m, "lhu", A1, S0, 0, 0);
+    emit(&m, "add", A0, A0, A1, 0);
+    emit(&m, "sw", 0, S0, A0, 0xff6 - 0x800); /* misaligned */
+    emit(&m, "lw", A2, S0, 0, 0xff6 - 0x800);
+    emit(&m, "addi", S0, S0, 0, 8); /* crosses pages in time */
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, -28);
+    emit_stop(&m, A2);
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, 1000 * 1001 / 2);
+    machine_done(&m);
+}
+
+TEST(memory_is_read_and_written)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        memory_program(kinds[i]);
+}
+
+static void fault_program(enum engine_kind kind)
+{
+    struct machine m;
+
+    machine_init(&m, kind, 1);
+    set_handler(&m, 0x800);
+    emit_li(&m, A0, 0);
+    emit_li(&m, A1, 0);
+    emit_li(&m, T0, 100);
+    emit_li(&m, S0, 0x4000); /* nothing there */
+    uint64_t top = m.at;
+    emit(&m, "addi", A0, A0, 0, 1);
+    emit(&m, "ld", A3, S0, 0, 0); /* faults; the handler steps over */
+    emit(&m, "addi", A0, A0, 0, 1);
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, -16);
+    emit_stop(&m, A0);
+    m.at = 0x800;
+    emit(&m, "addi", A1, A1, 0, 1);
+    emit(&m, "csrrs", T1, 0, 0, 0x341);
+    emit(&m, "addi", T1, T1, 0, 4);
+    emit(&m, "csrrw", 0, T1, 0, 0x341);
+    emit(&m, "mret", 0, 0, 0, 0);
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, 200);
+    EXPECT_EQ(reg(&m, A1), 100);
+    EXPECT_EQ(reg(&m, 65 + 0x342), 5);      /* mcause: load access fault */
+    EXPECT_EQ(reg(&m, 65 + 0x343), 0x4000); /* mtval */
+    EXPECT_EQ(reg(&m, 65 + 0x341), BASE + top + 8);
+    machine_done(&m);
+}
+
+TEST(faults_are_precise)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        fault_program(kinds[i]);
+}
+
+static void self_modifying_program(enum engine_kind kind)
+{
+    struct machine m;
+
+    machine_init(&m, kind, 1);
+    /* A function "li a0, imm; ret" at 0x400, whose immediate is rewritten each round. */
+    emit_li(&m, T0, 200);
+    emit_li(&m, A1, 0);
+    emit(&m, "auipc", S0, 0, 0, 0);
+    emit(&m, "addi", S0, S0, 0, 0x400 - 16);
+    uint64_t top = m.at;
+    emit_li(&m, T1, encode("addi", A0, ZERO, 0, 0));
+    emit(&m, "slli", T2, T0, 0, 20);
+    emit(&m, "add", T1, T1, T2, 0);
+    emit(&m, "sw", 0, S0, T1, 0);
+    emit(&m, "fence.i", 0, 0, 0, 0);
+    emit(&m, "jalr", RA, S0, 0, 0);
+    emit(&m, "add", A1, A1, A0, 0);
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, (int64_t)top - (int64_t)m.at);
+    emit_stop(&m, A1);
+    m.at = 0x400;
+    emit(&m, "addi", A0, ZERO, 0, 0);
+    emit(&m, "jalr", 0, RA, 0, 0);
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, 200 * 201 / 2);
+    machine_done(&m);
+}
+
+TEST(self_modified_code_is_seen_after_fence_i)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        self_modifying_program(kinds[i]);
+}
+
+static void crossing_program(enum engine_kind kind)
+{
+    struct machine m;
+
+    machine_init(&m, kind, 1);
+    emit_li(&m, A0, 0);
+    emit_li(&m, T0, 100);
+    emit(&m, "jal", 0, 0, 0, 0xff2 - 16);
+    /* A loop over the page end, with a 4-byte instruction across it. */
+    m.at = 0xff2;
+    store_le16(m.ram + 0xff2, 0x0001); /* c.nop */
+    m.at = 0xff4;
+    emit(&m, "addi", A0, A0, 0, 1);
+    store_le16(m.ram + 0xff8, 0x0001);
+    store_le16(m.ram + 0xffa, 0x0001);
+    store_le16(m.ram + 0xffc, 0x0001);
+    m.at = 0xffe;
+    emit(&m, "addi", A0, A0, 0, 16); /* 0xffe..0x1002 */
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, 0xff4 - 0x1006);
+    emit_stop(&m, A0);
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, 1700);
+    machine_done(&m);
+}
+
+TEST(an_instruction_may_cross_a_page)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        crossing_program(kinds[i]);
+}
+
+struct hart_run {
+    struct machine *m;
+    unsigned index;
+};
+
+static void *run_hart(void *arg)
+{
+    struct hart_run *r = arg;
+    struct vcpu_exit exit;
+
+    vcpu_run(r->m->vcpus[r->index], &exit);
+    return NULL;
+}
+
+static void timer_program(enum engine_kind kind)
+{
+    struct machine m;
+
+    machine_init(&m, kind, 1);
+    set_handler(&m, 0x800);
+    ASSERT_EQ(vcpu_set_reg(m.vcpus[0], 65 + 0x304, 1 << 7), 0); /* mie.MTIE */
+    ASSERT_EQ(vcpu_set_reg(m.vcpus[0], 65 + 0x300, 1 << 3), 0); /* mstatus.MIE */
+    emit_li(&m, A0, 0);
+    emit(&m, "wfi", 0, 0, 0, 0);
+    emit(&m, "jal", 0, 0, 0, -4);
+    m.at = 0x800;
+    emit(&m, "csrrs", A0, 0, 0, 0x342);
+    emit_stop(&m, A0);
+    struct vcpu *v = m.vcpus[0];
+    pthread_t thread;
+    struct hart_run run = {&m, 0};
+    ASSERT_EQ(thread_start(&thread, "vcpu", run_hart, &run), 0);
+    usleep(20000);
+    vcpu_set_irq(v, 7, true);
+    thread_join(thread);
+    EXPECT_EQ(m.stored, (1ULL << 63) | 7);
+    machine_done(&m);
+}
+
+TEST(an_interrupt_ends_wfi)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        timer_program(kinds[i]);
+}
+
+/* Both harts add to one word atomically while the translation cache is so small that it is emptied
+ * again and again. */
+static void atomic_program(enum engine_kind kind)
+{
+    struct machine m;
+    pthread_t threads[2];
+    struct hart_run runs[2] = {
+        {&m, 0},
+        {&m, 1}
+    };
+
+    machine_init(&m, kind, 2);
+    emit(&m, "auipc", S0, 0, 0, 0x10000);
+    emit_li(&m, T0, 20000);
+    emit_li(&m, A1, 1);
+    emit(&m, "amoadd.d", A2, S0, A1, 0);
+    uint64_t retry = m.at;
+    emit(&m, "lr.w", A2, S0, 0, 0);
+    emit(&m, "addi", A2, A2, 0, 1);
+    emit(&m, "sc.w", A3, S0, A2, 0);
+    emit(&m, "bne", 0, A3, ZERO, (int64_t)retry - (int64_t)m.at);
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, -24);
+    emit_stop(&m, A2);
+    for (unsigned i = 0; i < 2; i++)
+        ASSERT_EQ(thread_start(&threads[i], "vcpu", run_hart, &runs[i]), 0);
+    thread_join(threads[0]);
+    thread_join(threads[1]);
+    EXPECT_EQ(load_le64(m.ram + 0x10000), 80000);
+    machine_done(&m);
+}
+
+TEST(harts_add_atomically)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        atomic_program(kinds[i]);
+}
+
+TEST(breakpoints_steps_and_watchpoints_stop)
+{
+    struct machine m;
+    struct vcpu_exit exit;
+
+    machine_init(&m, ENGINE_INTERP, 1);
+    emit(&m, "auipc", S0, 0, 0, 0x10000);
+    emit(&m, "addi", A0, ZERO, 0, 1);
+    emit(&m, "addi", A0, ZERO, 0, 2);
+    emit(&m, "sd", 0, S0, A0, 16);
+    emit(&m, "addi", A0, ZERO, 0, 3);
+    emit_stop(&m, A0);
+    const gva_t breakpoints[] = {GVA(BASE + 8)};
+    const struct vcpu_watchpoint watch[] = {
+        {.addr = GVA(BASE + 0x10010), .size = 4, .kind = VCPU_WATCH_WRITE}
+    };
+    struct vcpu_debug debug = {.breakpoints = breakpoints, .breakpoint_count = 1};
+    vcpu_set_debug(m.vcpus[0], &debug);
+    vcpu_run(m.vcpus[0], &exit);
+    EXPECT_EQ(exit.reason, VCPU_EXIT_DEBUG);
+    EXPECT_EQ(exit.debug.cause, VCPU_DEBUG_BREAK);
+    EXPECT_EQ(reg(&m, REG_PC), BASE + 8);
+    EXPECT_EQ(reg(&m, A0), 1);
+    debug = (struct vcpu_debug){.step = true};
+    vcpu_set_debug(m.vcpus[0], &debug);
+    vcpu_run(m.vcpus[0], &exit);
+    EXPECT_EQ(exit.debug.cause, VCPU_DEBUG_STEP);
+    EXPECT_EQ(reg(&m, A0), 2);
+    debug = (struct vcpu_debug){.watchpoints = watch, .watchpoint_count = 1};
+    vcpu_set_debug(m.vcpus[0], &debug);
+    vcpu_run(m.vcpus[0], &exit);
+    EXPECT_EQ(exit.reason, VCPU_EXIT_DEBUG);
+    EXPECT_EQ(exit.debug.cause, VCPU_DEBUG_WATCH);
+    EXPECT_EQ(exit.debug.addr.v, BASE + 0x10010);
+    EXPECT_EQ(reg(&m, REG_PC), BASE + 16);
+    debug = (struct vcpu_debug){0};
+    vcpu_set_debug(m.vcpus[0], &debug);
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, 3);
+    machine_done(&m);
+}

@@ -1,0 +1,32 @@
+/* A build without a code generator: every block is interpreted. */
+#include "cpu/engine/engine_internal.h"
+
+#include <errno.h>
+
+int jit_new(struct engine *e, struct error *err)
+{
+    return error_set(err, ENOSYS,
+                     "this build has no code generator for this host: use --engine=interp");
+}
+
+void jit_free(struct engine *e)
+{
+}
+
+enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
+{
+    return JIT_REFUSED;
+}
+
+enum cpu_status jit_run(struct engine_cpu *ec, struct cpu *c, struct block *b, bool chain)
+{
+    return CPU_OK;
+}
+
+void jit_unlink(struct engine *e, struct block *b)
+{
+}
+
+void jit_reset(struct engine *e)
+{
+}
