@@ -1,0 +1,44 @@
+/* 16550A UART. */
+#ifndef DEVICE_SERIAL_UART_H
+#define DEVICE_SERIAL_UART_H
+
+#include "base/loop.h"
+#include "device/irq.h"
+#include "mem/mem.h"
+
+#define UART_SIZE     0x100ULL
+#define UART_CLOCK_HZ 3686400u
+
+struct uart;
+
+/** The far end of the line. */
+struct uart_backend {
+    /** Bytes from the guest: returns how many are taken and never blocks. When not all are, call
+     * uart_can_write() once there is room. Called with the UART's lock held, on any thread. NULL
+     * discards. */
+    size_t (*write)(void *arg, const void *data, size_t size);
+    /** uart_receive() did not take everything and now would. Called with the UART's lock held: post
+     * it to a loop. May be NULL. */
+    void (*can_receive)(void *arg);
+    void *arg;
+};
+
+struct uart_config {
+    struct irq_line irq;
+    struct loop *loop; /* runs the receive timeout; borrowed */
+    struct uart_backend backend;
+};
+
+/** Add a UART at @base of @mem. *@ret is the caller's, freed after @mem. */
+must_check int uart_new(struct mem *mem, gpa_t base, const struct uart_config *config,
+                        struct uart **ret, struct error *err);
+void uart_free(struct uart *u);
+void uart_reset(struct uart *u);
+
+/** Bytes for the guest: returns how many there was room for. Any thread. */
+size_t uart_receive(struct uart *u, const void *data, size_t size);
+
+/** The backend has room again. Any thread but inside backend calls. */
+void uart_can_write(struct uart *u);
+
+#endif
