@@ -10,7 +10,7 @@
 #include "base/bits.h"
 #include "base/fd.h"
 #include "boot/decompress.h"
-#include "boot/elf.h"
+#include "boot/elf_load.h"
 
 #include <errno.h>
 #include <fcntl.h>

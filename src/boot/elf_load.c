@@ -3,7 +3,7 @@
  * A program linked for an address where the machine has RAM (0x80000000 and up) is loaded there;
  * one linked from 0 or for virtual addresses only (vmlinux) is moved to the load base as a whole.
  */
-#include "boot/elf.h"
+#include "boot/elf_load.h"
 #include "base/bits.h"
 
 #include <elf.h>

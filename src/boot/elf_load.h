@@ -1,6 +1,6 @@
 /* ELF64 programs for riscv64: segments and entry. Private to boot but for tests. */
-#ifndef BOOT_ELF_H
-#define BOOT_ELF_H
+#ifndef BOOT_ELF_LOAD_H
+#define BOOT_ELF_LOAD_H
 
 #include "boot/kernel.h"
 

@@ -1,6 +1,6 @@
 /* Device tree builder: libfdt's sequential writer with one place for errors.
  * Spec: Devicetree Specification 0.4 §5. */
-#include "boot/fdt.h"
+#include "boot/devtree.h"
 #include "base/bits.h"
 
 #include <errno.h>
@@ -9,25 +9,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-int fdt_builder_init(struct fdt_builder *b, size_t max_size)
+int dt_init(struct dt_builder *b, size_t max_size)
 {
-    *b = (struct fdt_builder){.blob = calloc(1, max_size), .size = max_size};
+    *b = (struct dt_builder){.blob = calloc(1, max_size), .size = max_size};
     if (!b->blob)
         return -ENOMEM;
     b->failed = fdt_create(b->blob, (int)max_size);
     if (!b->failed)
         b->failed = fdt_finish_reservemap(b->blob);
-    fdt_begin(b, "%s", "");
+    dt_begin(b, "%s", "");
     return 0;
 }
 
-void fdt_builder_done(struct fdt_builder *b)
+void dt_done(struct dt_builder *b)
 {
     free(b->blob);
     b->blob = NULL;
 }
 
-void fdt_begin(struct fdt_builder *b, const char *name_format, ...)
+void dt_begin(struct dt_builder *b, const char *name_format, ...)
 {
     char name[64];
     va_list args;
@@ -39,34 +39,34 @@ void fdt_begin(struct fdt_builder *b, const char *name_format, ...)
         b->failed = fdt_begin_node(b->blob, name);
 }
 
-void fdt_end(struct fdt_builder *b)
+void dt_end(struct dt_builder *b)
 {
     if (!b->failed)
         b->failed = fdt_end_node(b->blob);
 }
 
-void fdt_bytes(struct fdt_builder *b, const char *name, const void *value, size_t size)
+void dt_bytes(struct dt_builder *b, const char *name, const void *value, size_t size)
 {
     if (!b->failed)
         b->failed = fdt_property(b->blob, name, value, (int)size);
 }
 
-void fdt_flag(struct fdt_builder *b, const char *name)
+void dt_flag(struct dt_builder *b, const char *name)
 {
-    fdt_bytes(b, name, "", 0);
+    dt_bytes(b, name, "", 0);
 }
 
-void fdt_string(struct fdt_builder *b, const char *name, const char *value)
+void dt_string(struct dt_builder *b, const char *name, const char *value)
 {
-    fdt_bytes(b, name, value, strlen(value) + 1);
+    dt_bytes(b, name, value, strlen(value) + 1);
 }
 
-void fdt_strings(struct fdt_builder *b, const char *name, const char *strings, size_t size)
+void dt_strings(struct dt_builder *b, const char *name, const char *strings, size_t size)
 {
-    fdt_bytes(b, name, strings, size);
+    dt_bytes(b, name, strings, size);
 }
 
-void fdt_cells(struct fdt_builder *b, const char *name, const uint32_t *cells, size_t count)
+void dt_cells(struct dt_builder *b, const char *name, const uint32_t *cells, size_t count)
 {
     void *p = NULL;
 
@@ -76,25 +76,25 @@ void fdt_cells(struct fdt_builder *b, const char *name, const uint32_t *cells, s
         store_be32((uint8_t *)p + 4 * i, cells[i]);
 }
 
-void fdt_u32(struct fdt_builder *b, const char *name, uint32_t value)
+void dt_u32(struct dt_builder *b, const char *name, uint32_t value)
 {
-    fdt_cells(b, name, &value, 1);
+    dt_cells(b, name, &value, 1);
 }
 
-void fdt_u64(struct fdt_builder *b, const char *name, uint64_t value)
+void dt_u64(struct dt_builder *b, const char *name, uint64_t value)
 {
-    FDT_CELLS(b, name, (uint32_t)(value >> 32), (uint32_t)value);
+    DT_CELLS(b, name, (uint32_t)(value >> 32), (uint32_t)value);
 }
 
-void fdt_reg(struct fdt_builder *b, uint64_t base, uint64_t size)
+void dt_reg(struct dt_builder *b, uint64_t base, uint64_t size)
 {
-    FDT_CELLS(b, "reg", (uint32_t)(base >> 32), (uint32_t)base, (uint32_t)(size >> 32),
-              (uint32_t)size);
+    DT_CELLS(b, "reg", (uint32_t)(base >> 32), (uint32_t)base, (uint32_t)(size >> 32),
+             (uint32_t)size);
 }
 
-int fdt_builder_finish(struct fdt_builder *b, void **ret_blob, size_t *ret_size, struct error *err)
+int dt_finish(struct dt_builder *b, void **ret_blob, size_t *ret_size, struct error *err)
 {
-    fdt_end(b);
+    dt_end(b);
     if (!b->failed)
         b->failed = fdt_finish(b->blob);
     if (b->failed)
