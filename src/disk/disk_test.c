@@ -1,0 +1,380 @@
+/* Disks: raw files, refusals, locks, and the snapshot overlay against a model in memory. */
+#include "base/bits.h"
+#include "base/fd.h"
+#include "base/test.h"
+#include "disk/disk.h"
+#include "disk/disk_internal.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+static char path[64];
+static struct error err;
+
+static void remove_file(void)
+{
+    (void)unlink(path);
+}
+
+/** A file of @size bytes whose byte n is n * 7 >> 3, removed at the end of the test. */
+static void make_file(size_t size)
+{
+    (void)snprintf(path, sizeof(path), "/tmp/disk_test-XXXXXX");
+    cleanup(fd_closep) int fd = mkostemp(path, O_CLOEXEC);
+    uint8_t *data = malloc(size + 1);
+
+    ASSERT_TRUE(fd >= 0 && data);
+    for (size_t i = 0; i < size; i++)
+        data[i] = (uint8_t)(i * 7 >> 3);
+    ASSERT_EQ(fd_write_all(fd, data, size), 0);
+    free(data);
+    (void)atexit(remove_file);
+}
+
+static struct disk *open_disk(unsigned flags)
+{
+    struct disk *d = NULL;
+
+    err.code = 0;
+    if (disk_open(path, NULL, flags, &d, &err))
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    ASSERT_TRUE(d);
+    return d;
+}
+
+/** Open must fail with @code and a sentence that holds @text. */
+static void expect_refusal(const char *name, const char *format, unsigned flags, int code,
+                           const char *text)
+{
+    struct disk *d = NULL;
+
+    err = (struct error){0};
+    EXPECT_EQ(disk_open(name, format, flags, &d, &err), -code);
+    EXPECT_TRUE(!d);
+    if (!strstr(err.text, text))
+        test_fail(__FILE__, __LINE__, "'%s' does not say '%s'", err.text, text);
+}
+
+static uint8_t byte_at(struct disk *d, uint64_t offset)
+{
+    uint8_t b = 0xee;
+    struct iovec iov = {&b, 1};
+
+    EXPECT_EQ(disk_preadv(d, &iov, 1, offset), 0);
+    return b;
+}
+
+static int put_bytes(struct disk *d, uint64_t offset, int value, size_t size)
+{
+    static uint8_t buf[1 << 20];
+    struct iovec iov = {buf, size};
+
+    memset(buf, value, size);
+    return disk_pwritev(d, &iov, 1, offset);
+}
+
+TEST(raw_reads_and_writes)
+{
+    char a[3] = "abc";
+    char b[5] = "defgh";
+    char got[9] = {0};
+    struct iovec w[] = {
+        {a, 3},
+        {b, 5},
+    };
+    struct iovec r[] = {
+        {got,     1},
+        {got + 1, 7},
+    };
+
+    make_file(8192);
+    struct disk *d = open_disk(0);
+    EXPECT_EQ(d->size_bytes, 8192);
+    EXPECT_EQ(disk_pwritev(d, w, 2, 4093), 0);
+    EXPECT_EQ(disk_flush(d), 0);
+    EXPECT_EQ(disk_preadv(d, r, 2, 4093), 0);
+    EXPECT_STR(got, "abcdefgh");
+    EXPECT_EQ(byte_at(d, 4092), (uint8_t)(4092 * 7 >> 3));
+    disk_close(d);
+}
+
+TEST(bounds)
+{
+    uint8_t buf[1024] = {0};
+    struct iovec iov = {buf, 1024};
+
+    make_file(4096);
+    struct disk *d = open_disk(0);
+    EXPECT_EQ(disk_preadv(d, &iov, 1, 3072), 0);
+    EXPECT_EQ(disk_preadv(d, &iov, 1, 3073), -EINVAL);
+    EXPECT_EQ(disk_pwritev(d, &iov, 1, 4096), -EINVAL);
+    EXPECT_EQ(disk_pwritev(d, &iov, 1, UINT64_MAX), -EINVAL);
+    EXPECT_EQ(disk_discard(d, 4096, 1), -EINVAL);
+    EXPECT_EQ(disk_discard(d, 1, UINT64_MAX), -EINVAL);
+    EXPECT_EQ(disk_write_zeroes(d, 0, 4097, false), -EINVAL);
+    EXPECT_EQ(disk_write_zeroes(d, 4096, 0, false), 0);
+    disk_close(d);
+}
+
+TEST(readonly)
+{
+    make_file(4096);
+    struct disk *d = open_disk(DISK_READONLY);
+    EXPECT_TRUE(d->readonly);
+    EXPECT_EQ(put_bytes(d, 0, 1, 1), -EROFS);
+    EXPECT_EQ(disk_discard(d, 0, 512), -EROFS);
+    EXPECT_EQ(disk_write_zeroes(d, 0, 512, true), -EROFS);
+    EXPECT_EQ(disk_flush(d), 0);
+    EXPECT_EQ(byte_at(d, 100), 100 * 7 >> 3);
+    disk_close(d);
+}
+
+/* 1000 bytes are a disk of two sectors. */
+TEST(size_is_rounded_up)
+{
+    struct stat st;
+
+    make_file(1000);
+    struct disk *d = open_disk(0);
+    EXPECT_EQ(d->size_bytes, 1024);
+    EXPECT_EQ(byte_at(d, 999), (uint8_t)(999 * 7 >> 3));
+    EXPECT_EQ(byte_at(d, 1000), 0);
+    EXPECT_EQ(byte_at(d, 1023), 0);
+    EXPECT_EQ(put_bytes(d, 1020, 9, 4), 0);
+    EXPECT_EQ(byte_at(d, 1023), 9);
+    disk_close(d);
+    ASSERT_EQ(stat(path, &st), 0);
+    EXPECT_EQ(st.st_size, 1024);
+}
+
+TEST(write_zeroes_and_discard)
+{
+    struct stat before;
+    struct stat after;
+
+    make_file(1 << 20);
+    struct disk *d = open_disk(0);
+    EXPECT_EQ(disk_write_zeroes(d, 1000, 200000, false), 0);
+    EXPECT_EQ(byte_at(d, 999), (uint8_t)(999 * 7 >> 3));
+    EXPECT_EQ(byte_at(d, 1000), 0);
+    EXPECT_EQ(byte_at(d, 200999), 0);
+    EXPECT_EQ(byte_at(d, 201000), (uint8_t)(201000u * 7 >> 3));
+    ASSERT_EQ(stat(path, &before), 0);
+    EXPECT_EQ(disk_write_zeroes(d, 0, 1 << 19, true), 0);
+    EXPECT_EQ(disk_discard(d, 1 << 19, 1 << 19), 0);
+    ASSERT_EQ(stat(path, &after), 0);
+    EXPECT_TRUE(after.st_blocks < before.st_blocks);
+    EXPECT_EQ(after.st_size, 1 << 20);
+    EXPECT_EQ(byte_at(d, 5), 0);
+    disk_close(d);
+}
+
+TEST(refuses_what_is_no_raw_disk)
+{
+    static const struct {
+        const char *magic;
+        int size, offset;
+        const char *name;
+    } cases[] = {
+        {"QFI\xfb\0\0\0\3",  8, 0,  "QCOW2"          },
+        {"KDMV\1\0\0\0",     8, 0,  "VMDK"           },
+        {"\x7f\x10\xda\xbe", 4, 64, "VDI"            },
+        {"conectix",         8, 0,  "VHD"            },
+        {"vhdxfile",         8, 0,  "VHDX"           },
+        {"\xfd\x37zXZ",      6, 0,  "unpack it first"},
+        {"\x1f\x8b\x08\x00", 4, 0,  "gzip"           },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        make_file(4096);
+        cleanup(fd_closep) int fd = open(path, O_WRONLY | O_CLOEXEC);
+        ASSERT_EQ(fd_pwrite_all(fd, cases[i].magic, (size_t)cases[i].size, cases[i].offset), 0);
+        expect_refusal(path, NULL, 0, EINVAL, cases[i].name);
+        struct disk *d = NULL;
+        ASSERT_EQ(disk_open(path, "raw", 0, &d, NULL), 0); /* said so: fine */
+        disk_close(d);
+        remove_file();
+    }
+}
+
+TEST(refuses_what_cannot_be_opened)
+{
+    expect_refusal("/nonexistent/disk", NULL, 0, ENOENT,
+                   "'/nonexistent/disk' for writing: No such");
+    expect_refusal("/tmp", NULL, DISK_READONLY, EINVAL, "neither a file nor a block device");
+    expect_refusal("/tmp", NULL, 0, EISDIR, "directory");
+    expect_refusal("/dev/null", NULL, 0, EINVAL, "neither a file nor a block device");
+    make_file(0);
+    expect_refusal(path, NULL, 0, EINVAL, "is empty");
+    expect_refusal(path, "qcow2", 0, EINVAL, "expected raw");
+}
+
+TEST(does_not_wait_for_a_pipe)
+{
+    (void)snprintf(path, sizeof(path), "/tmp/disk_test-fifo-%d", (int)getpid());
+    ASSERT_EQ(mkfifo(path, 0600), 0);
+    (void)atexit(remove_file);
+    expect_refusal(path, NULL, DISK_READONLY, EINVAL, "neither");
+}
+
+TEST(writers_exclude_others)
+{
+    make_file(4096);
+    struct disk *d = open_disk(0);
+    expect_refusal(path, NULL, 0, EBUSY, "is given twice");
+    expect_refusal(path, NULL, DISK_READONLY, EBUSY, "is given twice");
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct disk *other = NULL;
+
+        _exit(disk_open(path, NULL, 0, &other, NULL) == -EBUSY && !other ? 0 : 1);
+    }
+    int status = -1;
+    ASSERT_EQ(waitpid(pid, &status, 0), pid);
+    EXPECT_EQ(status, 0);
+    disk_close(d);
+    disk_close(open_disk(0));
+}
+
+TEST(names_the_holder)
+{
+    int ready[2];
+    char want[64];
+    char byte = 0;
+
+    make_file(4096);
+    ASSERT_EQ(pipe2(ready, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct disk *d = open_disk(0);
+
+        (void)!write(ready[1], "x", 1);
+        pause();
+        disk_close(d);
+        _exit(0);
+    }
+    ASSERT_EQ(read(ready[0], &byte, 1), 1);
+    (void)snprintf(want, sizeof(want), "in use by process %d", (int)pid);
+    expect_refusal(path, NULL, 0, EBUSY, want);
+    expect_refusal(path, NULL, DISK_READONLY, EBUSY, want);
+    (void)kill(pid, SIGKILL);
+    (void)waitpid(pid, NULL, 0);
+    disk_close(open_disk(0));
+}
+
+TEST(readers_share)
+{
+    make_file(4096);
+    struct disk *a = open_disk(DISK_READONLY);
+    struct disk *b = open_disk(DISK_SNAPSHOT);
+    expect_refusal(path, NULL, 0, EBUSY, "given twice");
+    disk_close(a);
+    disk_close(b);
+    disk_close(open_disk(0));
+}
+
+TEST(snapshot_leaves_the_file_alone)
+{
+    make_file(10000);
+    struct disk *d = open_disk(DISK_SNAPSHOT);
+    EXPECT_TRUE(!d->readonly);
+    EXPECT_EQ(put_bytes(d, 5000, 0x55, 10), 0);
+    EXPECT_EQ(byte_at(d, 4999), (uint8_t)(4999 * 7 >> 3));
+    EXPECT_EQ(byte_at(d, 5000), 0x55);
+    EXPECT_EQ(byte_at(d, 5010), (uint8_t)(5010 * 7 >> 3));
+    EXPECT_EQ(disk_flush(d), 0);
+    disk_close(d);
+    d = open_disk(0);
+    EXPECT_EQ(byte_at(d, 5000), (uint8_t)(5000 * 7 >> 3));
+    disk_close(d);
+}
+
+static uint32_t next_random(uint32_t *state)
+{
+    *state = *state * 1664525 + 1013904223;
+    return *state >> 8;
+}
+
+/** Compare all of @d with @model. */
+static void compare(struct disk *d, const uint8_t *model, size_t size)
+{
+    uint8_t *buf = malloc(size);
+    struct iovec iov[3] = {
+        {buf,        100        },
+        {buf + 100,  5000       },
+        {buf + 5100, size - 5100},
+    };
+
+    ASSERT_TRUE(buf);
+    EXPECT_EQ(disk_preadv(d, iov, 3, 0), 0);
+    ASSERT_TRUE(!memcmp(buf, model, size));
+    free(buf);
+}
+
+/* Random writes, zeroes and discards of every alignment, against a copy in memory. */
+static void against_model(unsigned flags)
+{
+    enum { SIZE = 300 * 512 };
+    static uint8_t model[SIZE];
+    uint32_t seed = 1;
+
+    make_file(SIZE);
+    struct disk *d = open_disk(flags);
+    struct iovec iov = {model, SIZE};
+    ASSERT_EQ(disk_preadv(d, &iov, 1, 0), 0);
+    for (int i = 0; i < 2000; i++) {
+        uint32_t at = next_random(&seed) % SIZE;
+        uint32_t size = next_random(&seed) % (i % 3 ? 600 : 20000);
+        size = MIN(size, SIZE - at);
+        uint8_t value = (uint8_t)next_random(&seed);
+        switch (next_random(&seed) % 6) {
+        case 0:
+            ASSERT_EQ(disk_write_zeroes(d, at, size, value & 1), 0);
+            memset(model + at, 0, size);
+            break;
+        case 1: /* leaves old bytes or zeroes */
+            ASSERT_EQ(disk_discard(d, at, size), 0);
+            iov = (struct iovec){model + at, size};
+            ASSERT_EQ(disk_preadv(d, &iov, 1, at), 0);
+            break;
+        default:
+            ASSERT_EQ(put_bytes(d, at, value, size), 0);
+            memset(model + at, value, size);
+        }
+        if (i % 50 == 0)
+            compare(d, model, SIZE);
+    }
+    compare(d, model, SIZE);
+    disk_close(d);
+}
+
+TEST(raw_against_model)
+{
+    against_model(0);
+}
+
+TEST(snapshot_against_model)
+{
+    against_model(DISK_SNAPSHOT);
+}
+
+TEST(slices)
+{
+    char buf[30];
+    struct iovec in[] = {
+        {buf,      10},
+        {buf + 10, 0 },
+        {buf + 10, 20},
+    };
+    struct iovec out[3];
+
+    EXPECT_EQ(iov_slice(out, in, 3, 5, 10), 2);
+    EXPECT_TRUE(out[0].iov_base == buf + 5 && out[0].iov_len == 5);
+    EXPECT_TRUE(out[1].iov_base == buf + 10 && out[1].iov_len == 5);
+    EXPECT_EQ(iov_slice(in, in, 3, 12, 100), 1); /* in place */
+    EXPECT_TRUE(in[0].iov_base == buf + 12 && in[0].iov_len == 18);
+    EXPECT_EQ(iov_slice(out, in, 1, 18, 1), 0);
+}

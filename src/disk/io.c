@@ -1,0 +1,129 @@
+/* Vectored transfers that are whole, and zeroes. Any thread. */
+#include "base/fd.h"
+#include "disk/disk_internal.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+
+#define ZERO_CHUNK 65536u
+#define ZERO_IOV   16
+
+size_t iov_bytes(const struct iovec *iov, int n)
+{
+    size_t total = 0;
+
+    for (int i = 0; i < n; i++)
+        total += iov[i].iov_len;
+    return total;
+}
+
+int iov_slice(struct iovec *dst, const struct iovec *src, int n, size_t skip, size_t size)
+{
+    int count = 0;
+
+    for (int i = 0; i < n && size; i++) {
+        if (skip >= src[i].iov_len) {
+            skip -= src[i].iov_len;
+            continue;
+        }
+        size_t part = MIN(src[i].iov_len - skip, size);
+
+        dst[count++] = (struct iovec){.iov_base = (char *)src[i].iov_base + skip, .iov_len = part};
+        size -= part;
+        skip = 0;
+    }
+    return count;
+}
+
+static void zero_iov(const struct iovec *iov, int n)
+{
+    for (int i = 0; i < n; i++)
+        memset(iov[i].iov_base, 0, iov[i].iov_len);
+}
+
+static int transfer(int fd, const struct iovec *iov, int n, uint64_t offset, bool write)
+{
+    struct iovec rest[DISK_MAX_IOV];
+    size_t total = iov_bytes(iov, n);
+    size_t done = 0;
+
+    while (done < total) {
+        ssize_t moved = write ? pwritev(fd, iov, n, (off_t)(offset + done))
+                              : preadv(fd, iov, n, (off_t)(offset + done));
+
+        if (moved < 0 && errno == EINTR)
+            continue;
+        if (moved < 0)
+            return -errno;
+        if (moved == 0) {
+            if (write)
+                return -EIO;
+            zero_iov(iov, n);
+            return 0;
+        }
+        done += (size_t)moved;
+        if (done < total) { /* short: go on with what is left (in place the second time) */
+            n = iov_slice(rest, iov, n, (size_t)moved, total);
+            iov = rest;
+        }
+    }
+    return 0;
+}
+
+int fd_preadv_all(int fd, const struct iovec *iov, int n, uint64_t offset)
+{
+    return transfer(fd, iov, n, offset, false);
+}
+
+int fd_pwritev_all(int fd, const struct iovec *iov, int n, uint64_t offset)
+{
+    return transfer(fd, iov, n, offset, true);
+}
+
+static bool is_unsupported(int rc)
+{
+    return rc == -EOPNOTSUPP || rc == -ENOSYS || rc == -ENODEV || rc == -EINVAL;
+}
+
+static int try_fallocate(int fd, int mode, uint64_t offset, uint64_t size)
+{
+    int rc;
+
+    do {
+        rc = fallocate(fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size) ? -errno : 0;
+    } while (rc == -EINTR);
+    return rc;
+}
+
+int fd_write_zeroes(int fd, uint64_t offset, uint64_t size, bool may_unmap)
+{
+    static const uint8_t zeroes[ZERO_CHUNK];
+    int rc = -EOPNOTSUPP;
+
+    if (!size)
+        return 0;
+    if (may_unmap)
+        rc = try_fallocate(fd, FALLOC_FL_PUNCH_HOLE, offset, size);
+    if (is_unsupported(rc))
+        rc = try_fallocate(fd, FALLOC_FL_ZERO_RANGE, offset, size);
+    if (!is_unsupported(rc))
+        return rc;
+    rc = 0;
+    while (!rc && size) {
+        struct iovec iov[ZERO_IOV];
+        uint64_t batch = 0;
+        int n = 0;
+
+        for (; n < ZERO_IOV && batch < size; n++) {
+            size_t part = (size_t)MIN(size - batch, (uint64_t)ZERO_CHUNK);
+
+            iov[n] = (struct iovec){.iov_base = (void *)zeroes, .iov_len = part};
+            batch += part;
+        }
+        rc = fd_pwritev_all(fd, iov, n, offset);
+        offset += batch;
+        size -= batch;
+    }
+    return rc;
+}
