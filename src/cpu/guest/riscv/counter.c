@@ -204,9 +204,10 @@ int64_t rv_counters_deadline_ns(struct rv_hart *h)
     int64_t now = cpu_now_ns(&h->cpu);
 
     for (unsigned i = INSTRET + 1; i < RV_COUNTERS; i++) {
-        if (!is_armed(h, i))
+        uint64_t wait = is_armed(h, i) ? -rv_counter_read(h, i) : 0;
+
+        if (!wait) /* 0 stands for 2^64 */
             continue;
-        uint64_t wait = -rv_counter_read(h, i);
         if (source_of(h, i) == RV_HPM_INSTRUCTIONS)
             wait =
                 MAX(wait / 4, LEAST_WAIT_NS); /* no faster than 4 a ns; a little late is allowed */

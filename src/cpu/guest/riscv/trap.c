@@ -160,8 +160,14 @@ int64_t rv_next_timer_ns(struct cpu *c)
     struct rv_hart *h = rv_hart_of(c);
     int64_t ns = INT64_MAX;
 
-    if (h->menvcfg & MENVCFG_STCE && !h->timer_fired)
-        ns = rv_ticks_to_ns(h, h->stimecmp);
+    if (h->menvcfg & MENVCFG_STCE && !h->timer_fired) {
+        if (rv_time(h) >= h->stimecmp) {
+            h->timer_fired = true;
+            rv_check_interrupts(h);
+        } else {
+            ns = rv_ticks_to_ns(h, h->stimecmp);
+        }
+    }
     if (h->overflow_armed)
         ns = MIN(ns, rv_counters_deadline_ns(h));
     return vclock_to_host_ns(c->clock, ns);
