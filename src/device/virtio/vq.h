@@ -9,7 +9,9 @@
 #include <sys/uio.h>
 
 #define VQ_MAX_SIZE 1024
-#define VQ_MAX_IOV  256 /* buffers in one chain, after which the guest is at fault */
+#define VQ_MAX_IOV                                                           \
+    272 /* buffers in one chain, after which the guest is at fault: 1 MiB of \
+           4 KiB pages and what headers go with it */
 
 struct virtio_device;
 
