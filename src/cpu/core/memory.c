@@ -58,9 +58,10 @@ static void enter(struct cpu *c, uint64_t va, unsigned mmu, const struct cpu_tra
     c->stats.tlb_fills++;
 }
 
-/* Translate the page of @va for @access. CPU_OK with *ret, or CPU_EXCEPTION. */
-static enum cpu_status find(struct cpu *c, uint64_t va, unsigned mmu, enum cpu_access access,
-                            struct place *ret)
+/* Translate the page of @va for an @access of @size bytes in it. CPU_OK with *ret, or
+ * CPU_EXCEPTION. */
+static enum cpu_status find(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
+                            enum cpu_access access, struct place *ret)
 {
     struct cpu_translation t = {.page_bits = MEM_PAGE_BITS};
     const struct mem_region *r;
@@ -68,7 +69,7 @@ static enum cpu_status find(struct cpu *c, uint64_t va, unsigned mmu, enum cpu_a
     if (!c->ops->translate_address(c, va, access, mmu, false, &t))
         return CPU_EXCEPTION;
     r = mem_find(c->mem, t.gpa);
-    if (!r) {
+    if (!r || (t.uncached && size > t.span)) {
         c->ops->access_fault(c, va, access);
         return CPU_EXCEPTION;
     }
@@ -88,11 +89,6 @@ static void after_write(struct cpu *c, const struct place *p, unsigned size)
 {
     if (p->flags && (__atomic_load_n(p->flags, __ATOMIC_SEQ_CST) & MEM_PAGE_CODE))
         mem_written(c->mem, p->gpa, size);
-}
-
-static bool crosses_page(uint64_t va, unsigned size)
-{
-    return (va & (MEM_PAGE_SIZE - 1)) + size > MEM_PAGE_SIZE;
 }
 
 static enum cpu_status load_place(struct cpu *c, uint64_t va, const struct place *p, unsigned size,
@@ -176,14 +172,14 @@ static enum cpu_status load(struct cpu *c, uint64_t va, unsigned size, unsigned 
 {
     struct place p;
     struct place q;
-    enum cpu_status rc = find(c, va, mmu, CPU_READ, &p);
+    unsigned first = MIN(size, MEM_PAGE_SIZE - (unsigned)(va & (MEM_PAGE_SIZE - 1)));
+    enum cpu_status rc = find(c, va, first, mmu, CPU_READ, &p);
 
     if (rc != CPU_OK)
         return rc;
-    if (!crosses_page(va, size))
+    if (first == size)
         return load_place(c, va, &p, size, ret);
-    unsigned first = MEM_PAGE_SIZE - (unsigned)(va & (MEM_PAGE_SIZE - 1));
-    rc = find(c, va + first, mmu, CPU_READ, &q);
+    rc = find(c, va + first, size - first, mmu, CPU_READ, &q);
     if (rc != CPU_OK)
         return rc;
     if (!p.host || !q.host) { /* devices take aligned accesses only */
@@ -201,14 +197,14 @@ static enum cpu_status store(struct cpu *c, uint64_t va, unsigned size, unsigned
 {
     struct place p;
     struct place q;
-    enum cpu_status rc = find(c, va, mmu, CPU_WRITE, &p);
+    unsigned first = MIN(size, MEM_PAGE_SIZE - (unsigned)(va & (MEM_PAGE_SIZE - 1)));
+    enum cpu_status rc = find(c, va, first, mmu, CPU_WRITE, &p);
 
     if (rc != CPU_OK)
         return rc;
-    if (!crosses_page(va, size))
+    if (first == size)
         return store_place(c, va, &p, size, value);
-    unsigned first = MEM_PAGE_SIZE - (unsigned)(va & (MEM_PAGE_SIZE - 1));
-    rc = find(c, va + first, mmu, CPU_WRITE, &q);
+    rc = find(c, va + first, size - first, mmu, CPU_WRITE, &q);
     if (rc != CPU_OK)
         return rc;
     if (!p.host || !q.host) {
@@ -281,7 +277,7 @@ static enum cpu_status find_atomic(struct cpu *c, uint64_t va, unsigned size, un
         *ret = (struct place){.host = (uint8_t *)(uintptr_t)(va + t->addend)};
         return CPU_OK;
     }
-    enum cpu_status rc = find(c, va, mmu, CPU_WRITE, ret);
+    enum cpu_status rc = find(c, va, size, mmu, CPU_WRITE, ret);
     if (rc == CPU_OK && !ret->host) {
         c->ops->access_fault(c, va, CPU_WRITE);
         return CPU_EXCEPTION;
@@ -430,7 +426,7 @@ enum cpu_status cpu_probe(struct cpu *c, uint64_t va, unsigned size, unsigned mm
         replay_repeat(c->replay, &e);
         return e.status;
     }
-    e.status = find(c, va, mmu, access, &p);
+    e.status = find(c, va, size, mmu, access, &p);
     if (c->replay)
         replay_record(c->replay, &e);
     return e.status;
@@ -447,7 +443,7 @@ enum cpu_status cpu_zero_block(struct cpu *c, uint64_t va, unsigned size, unsign
         return e.status;
     }
     /* Faults report the address given, not the block's (CMO 1.0 §2.5.3): translate that one. */
-    e.status = find(c, va, mmu, CPU_WRITE, &p);
+    e.status = find(c, va, size - (unsigned)(va - base), mmu, CPU_WRITE, &p);
     if (e.status == CPU_OK && !p.host) {
         c->ops->access_fault(c, va, CPU_WRITE);
         e.status = CPU_EXCEPTION;
@@ -475,7 +471,7 @@ enum cpu_status cpu_fetch_host(struct cpu *c, uint64_t va, const uint8_t **ret, 
         *ret = (const uint8_t *)(uintptr_t)(va + t->addend);
         return CPU_OK;
     }
-    enum cpu_status rc = find(c, va, mmu, CPU_FETCH, &p);
+    enum cpu_status rc = find(c, va, 2, mmu, CPU_FETCH, &p);
     if (rc != CPU_OK)
         return rc;
     if (!p.host) {
