@@ -25,7 +25,10 @@ static const struct opt_def root_opts[] = {
 };
 
 static const struct cmd *const root_subs[] = {
-    &cmd_image, &cmd_doctor, &cmd_help, &cmd_completion, &cmd_version, NULL,
+#ifdef POSADA_RUN
+    &cmd_run,   &cmd_list,   &cmd_remove,
+#endif
+    &cmd_image, &cmd_doctor, &cmd_help,   &cmd_completion, &cmd_version, NULL,
 };
 
 static int run_root(const struct cmd *cmd, void *values, struct opt_args *args)
@@ -39,16 +42,17 @@ static int run_root(const struct cmd *cmd, void *values, struct opt_args *args)
 }
 
 static const struct cmd_section root_sections[] = {
-    {"Exit status", "0: success. Otherwise:\n\n"
+    {"Exit status",                                                                          "0: success. Otherwise:\n\n"
                     "  1    'posada doctor' found something that fails\n"
                     "  2    the command line is wrong\n"
                     "  124  'posada run' reached its --timeout\n"
                     "  125  Posada itself failed: a missing file, a port in use, no memory\n\n"
                     "'posada run' passes on the guest's own status."},
     {"Environment",
-     "XDG_CACHE_HOME: where images and downloaded packages are kept, in its folder posada; ~/.cache when it is "
-     "not set."},
-    {0   },
+     "XDG_DATA_HOME: images and instances are kept in its folder posada; when it is not set, in "
+     "~/.local/share/posada, or for root in /var/lib/posada.\n\n"
+     "XDG_CACHE_HOME: downloaded packages, likewise; ~/.cache/posada or /var/cache/posada."},
+    {0},
 };
 
 const struct cmd cmd_posada = {

@@ -245,7 +245,7 @@ static int run_image(const struct cmd *cmd, void *values, struct opt_args *args)
     return cmd_usage(cmd, "a command is needed: build, list, info or remove");
 }
 
-static const struct cmd cmd_build = {
+static const struct cmd cmd_image_build = {
     .path = "image build",
     .operands = "IMAGE",
     .summary = "build an image from Debian packages",
@@ -259,7 +259,7 @@ static const struct cmd cmd_build = {
     .run = run_build,
 };
 
-static const struct cmd cmd_list = {
+static const struct cmd cmd_image_list = {
     .path = "image list",
     .summary = "list images",
     .description = "List the images that were built.",
@@ -268,7 +268,7 @@ static const struct cmd cmd_list = {
     .run = run_list,
 };
 
-static const struct cmd cmd_info = {
+static const struct cmd cmd_image_info = {
     .path = "image info",
     .operands = "IMAGE",
     .summary = "show an image's files",
@@ -280,7 +280,7 @@ static const struct cmd cmd_info = {
     .run = run_info,
 };
 
-static const struct cmd cmd_remove = {
+static const struct cmd cmd_image_remove = {
     .path = "image remove",
     .operands = "IMAGE",
     .summary = "remove an image",
@@ -292,7 +292,8 @@ static const struct cmd cmd_remove = {
     .run = run_remove,
 };
 
-static const struct cmd *const image_subs[] = {&cmd_build, &cmd_list, &cmd_info, &cmd_remove, NULL};
+static const struct cmd *const image_subs[] = {&cmd_image_build, &cmd_image_list, &cmd_image_info,
+                                               &cmd_image_remove, NULL};
 
 const struct cmd cmd_image = {
     .path = "image",

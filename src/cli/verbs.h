@@ -8,6 +8,9 @@ extern const struct cmd cmd_completion;
 extern const struct cmd cmd_doctor;
 extern const struct cmd cmd_help;
 extern const struct cmd cmd_image;
+extern const struct cmd cmd_list;
+extern const struct cmd cmd_remove;
+extern const struct cmd cmd_run;
 extern const struct cmd cmd_version;
 
 /** Print the version, as text or JSON; an exit status. */
