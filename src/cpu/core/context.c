@@ -24,6 +24,7 @@ static void clear_jumps(struct cpu_context *x)
 {
     for (unsigned i = 0; i < JUMP_ENTRIES; i++)
         x->jumps[i] = (struct jump_entry){.key = 1};
+    x->jump_pages = 0;
     x->used &= (uint8_t)~CONTEXT_USED_JUMPS;
 }
 
@@ -36,6 +37,7 @@ static void flush_context(struct cpu_context *x)
     if (x->used & CONTEXT_USED_JUMPS)
         clear_jumps(x);
     x->used = 0;
+    x->jump_pages = 0;
     x->large_va = UINT64_MAX;
     x->large_end = 0;
 }
@@ -113,7 +115,7 @@ static void flush_context_page(struct cpu_context *x, uint64_t va)
                 .tag = {TLB_INVALID, TLB_INVALID, TLB_INVALID}
             };
     }
-    if (!(x->used & CONTEXT_USED_JUMPS))
+    if (!(x->used & CONTEXT_USED_JUMPS) || !(x->jump_pages & cpu_jump_page_bit(page)))
         return;
     /* The entries of one page's pcs: jump_index() is a bijection of the low bits for fixed high
      * bits. */

@@ -64,7 +64,7 @@ struct jump_entry {
     const void *code; /* host code of block, NULL = none */
     uint64_t mode;    /* block key's mode bits */
 };
-#define JUMP_BITS    10
+#define JUMP_BITS    12
 #define JUMP_ENTRIES (1u << JUMP_BITS)
 
 /** Hash of a pc in the jump cache: as generated code computes it. */
@@ -73,12 +73,19 @@ static inline unsigned jump_index(uint64_t pc)
     return (unsigned)((pc >> 1) ^ (pc >> (JUMP_BITS + 1))) & (JUMP_ENTRIES - 1);
 }
 
+/** Which bit of a context's jump_pages stands for the page of @pc. */
+static inline uint64_t cpu_jump_page_bit(uint64_t pc)
+{
+    return 1ULL << ((pc >> MEM_PAGE_BITS) & 63);
+}
+
 /** Translations of one address space. */
 struct cpu_context {
     struct tlb_entry tlb[CPU_MMU_MODES][TLB_ENTRIES];
     struct jump_entry jumps[JUMP_ENTRIES];
-    uint64_t key;       /* guest's name of the address space (satp) */
-    uint64_t last_used; /* for eviction */
+    uint64_t key;        /* guest's name of the address space (satp) */
+    uint64_t jump_pages; /* bit cpu_jump_page_bit(pc) is set for every pc in jumps */
+    uint64_t last_used;  /* for eviction */
     uint64_t large_va;  /* pages larger than 4 KiB were entered in [large_va, large_end): a flush of
                            one page there */
     uint64_t large_end; /* flushes the whole context */

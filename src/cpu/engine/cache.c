@@ -265,6 +265,7 @@ enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret)
                                 .code = __atomic_load_n(&b->code, __ATOMIC_ACQUIRE),
                                 .mode = c->mode};
         c->context->used |= CONTEXT_USED_JUMPS;
+        c->context->jump_pages |= cpu_jump_page_bit(c->pc);
         *ret = b;
     }
     return CPU_OK;
