@@ -34,10 +34,8 @@ compare_and_swap(struct rv_hart *h, const struct insn *i, unsigned size)
     return ret;
 }
 
-static __attribute__((noinline)) struct rv_loaded load_reserved(struct rv_hart *h,
-                                                                const struct insn *i, unsigned size)
+struct rv_loaded rv_load_reserved(struct rv_hart *h, uint64_t va, unsigned size)
 {
-    uint64_t va = RV_X1;
     struct rv_loaded ret = {0};
 
     if (va & (size - 1)) {
@@ -57,12 +55,10 @@ static __attribute__((noinline)) struct rv_loaded load_reserved(struct rv_hart *
     return ret;
 }
 
-/** SC: 0 if stored, 1 if not. Fails without touching memory unless the reservation is for just this
- * address and size. */
-static __attribute__((noinline)) struct rv_loaded
-store_conditional(struct rv_hart *h, const struct insn *i, unsigned size)
+/* Fails without touching memory unless the reservation is for just this address and size. */
+struct rv_loaded rv_store_conditional(struct rv_hart *h, uint64_t va, unsigned size, uint64_t value)
 {
-    uint64_t va = RV_X1, old;
+    uint64_t old;
     bool reserved = h->reservation_va == va && h->reservation_size == size;
     struct rv_loaded ret = {.value = 1, .status = CPU_OK};
 
@@ -75,7 +71,7 @@ store_conditional(struct rv_hart *h, const struct insn *i, unsigned size)
     if (!reserved)
         return ret;
     ret.status =
-        cpu_cas(&h->cpu, va, size, mmu_of(h), h->reservation_value, RV_X2 & MASK(size * 8), &old);
+        cpu_cas(&h->cpu, va, size, mmu_of(h), h->reservation_value, value & MASK(size * 8), &old);
     if (ret.status == CPU_OK && old == h->reservation_value)
         ret.value = 0;
     return ret;
@@ -109,10 +105,10 @@ RV_ATOMICS(b, 1)
 RV_ATOMICS(h, 2)
 RV_ATOMICS(w, 4)
 RV_ATOMICS(d, 8)
-RV_ATOMIC(lr_w, load_reserved(h, i, 4))
-RV_ATOMIC(lr_d, load_reserved(h, i, 8))
-RV_ATOMIC(sc_w, store_conditional(h, i, 4))
-RV_ATOMIC(sc_d, store_conditional(h, i, 8))
+RV_ATOMIC(lr_w, rv_load_reserved(h, RV_X1, 4))
+RV_ATOMIC(lr_d, rv_load_reserved(h, RV_X1, 8))
+RV_ATOMIC(sc_w, rv_store_conditional(h, RV_X1, 4, RV_X2))
+RV_ATOMIC(sc_d, rv_store_conditional(h, RV_X1, 8, RV_X2))
 
 static inline void relax(void)
 {

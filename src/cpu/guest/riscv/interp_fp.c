@@ -59,17 +59,15 @@ static inline struct fp_env env_of(const struct rv_hart *h, const struct insn *i
     }                                                                                          \
     RV_HANDLER(name, calc_##name(h, i))
 
-/** ... and one whose result goes to x[rd]. */
+/** ... and one whose result goes to x[rd]. It may raise flags, so the state counts as dirty. */
 #define RV_FP_TO_X(name, value)                                                                \
     static __attribute__((noinline)) void calc_##name(struct rv_hart *h, const struct insn *i) \
     {                                                                                          \
         unused_arg struct fp_env env = env_of(h, i);                                           \
                                                                                                \
         rv_set_x(h, i->rd, (uint64_t)(int64_t)(value));                                        \
-        if (env.flags) {                                                                       \
-            h->cpu.fp_flags |= env.flags;                                                      \
-            mark_dirty(h);                                                                     \
-        }                                                                                      \
+        h->cpu.fp_flags |= env.flags;                                                          \
+        mark_dirty(h);                                                                         \
     }                                                                                          \
     RV_HANDLER(name, calc_##name(h, i))
 
@@ -102,7 +100,7 @@ static inline struct fp_env env_of(const struct rv_hart *h, const struct insn *i
     RV_FP_TO_X(fle_##s, fp##w##_le(A(w), B(w), &env))                              \
     RV_FP_TO_X(fltq_##s, fp##w##_ltq(A(w), B(w), &env))                            \
     RV_FP_TO_X(fleq_##s, fp##w##_leq(A(w), B(w), &env))                            \
-    RV_FP_TO_X(fclass_##s, fp##w##_class(A(w)))                                    \
+    RV_ALU(fclass_##s, fp##w##_class(A(w)))                                        \
     RV_FP_TO_X(fcvt_w_##s, fp##w##_to_i32(A(w), &env))                             \
     RV_FP_TO_X(fcvt_wu_##s, (int32_t)fp##w##_to_u32(A(w), &env))                   \
     RV_FP_TO_X(fcvt_l_##s, fp##w##_to_i64(A(w), &env))                             \
