@@ -243,6 +243,50 @@ static inline struct tlb_entry *tlb_at(struct cpu *c, uint64_t va, unsigned mmu)
     return &c->context->tlb[mmu][(va >> MEM_PAGE_BITS) & (TLB_ENTRIES - 1)];
 }
 
+/** One host access of @size bytes (so an aligned one is atomic) to guest memory, at any alignment.
+ */
+struct __attribute__((packed, may_alias)) cpu_unaligned16 {
+    uint16_t v;
+};
+struct __attribute__((packed, may_alias)) cpu_unaligned32 {
+    uint32_t v;
+};
+struct __attribute__((packed, may_alias)) cpu_unaligned64 {
+    uint64_t v;
+};
+
+static inline uint64_t cpu_host_load(const void *p, unsigned size)
+{
+    switch (size) {
+    case 1:
+        return *(const volatile uint8_t *)p;
+    case 2:
+        return ((const volatile struct cpu_unaligned16 *)p)->v;
+    case 4:
+        return ((const volatile struct cpu_unaligned32 *)p)->v;
+    default:
+        return ((const volatile struct cpu_unaligned64 *)p)->v;
+    }
+}
+
+static inline void cpu_host_store(void *p, unsigned size, uint64_t value)
+{
+    switch (size) {
+    case 1:
+        *(volatile uint8_t *)p = (uint8_t)value;
+        break;
+    case 2:
+        ((volatile struct cpu_unaligned16 *)p)->v = (uint16_t)value;
+        break;
+    case 4:
+        ((volatile struct cpu_unaligned32 *)p)->v = (uint32_t)value;
+        break;
+    default:
+        ((volatile struct cpu_unaligned64 *)p)->v = value;
+        break;
+    }
+}
+
 /** Load @size bytes at @va as in mmu mode @mmu, zero-extended. Misaligned accesses work; in RAM
  * only. */
 static inline enum cpu_status cpu_load(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
@@ -251,22 +295,8 @@ static inline enum cpu_status cpu_load(struct cpu *c, uint64_t va, unsigned size
     const struct tlb_entry *e = tlb_at(c, va, mmu);
 
     if (likely(((va + size - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == e->tag[CPU_READ])) {
-        const void *p = (const void *)(uintptr_t)(va + e->addend);
-
-        switch (size) {
-        case 1:
-            *ret = *(const volatile uint8_t *)p;
-            return CPU_OK;
-        case 2:
-            *ret = *(const volatile uint16_t *)p;
-            return CPU_OK;
-        case 4:
-            *ret = *(const volatile uint32_t *)p;
-            return CPU_OK;
-        default:
-            *ret = *(const volatile uint64_t *)p;
-            return CPU_OK;
-        }
+        *ret = cpu_host_load((const void *)(uintptr_t)(va + e->addend), size);
+        return CPU_OK;
     }
     return cpu_load_slow(c, va, size, mmu, ret);
 }
@@ -277,22 +307,8 @@ static inline enum cpu_status cpu_store(struct cpu *c, uint64_t va, unsigned siz
     const struct tlb_entry *e = tlb_at(c, va, mmu);
 
     if (likely(((va + size - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == e->tag[CPU_WRITE])) {
-        void *p = (void *)(uintptr_t)(va + e->addend);
-
-        switch (size) {
-        case 1:
-            *(volatile uint8_t *)p = (uint8_t)value;
-            return CPU_OK;
-        case 2:
-            *(volatile uint16_t *)p = (uint16_t)value;
-            return CPU_OK;
-        case 4:
-            *(volatile uint32_t *)p = (uint32_t)value;
-            return CPU_OK;
-        default:
-            *(volatile uint64_t *)p = value;
-            return CPU_OK;
-        }
+        cpu_host_store((void *)(uintptr_t)(va + e->addend), size, value);
+        return CPU_OK;
     }
     return cpu_store_slow(c, va, size, mmu, value);
 }

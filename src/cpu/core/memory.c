@@ -96,20 +96,7 @@ static enum cpu_status load_place(struct cpu *c, uint64_t va, const struct place
 {
     *ret = 0;
     if (p->host) {
-        switch (size) { /* one access, so that aligned loads are atomic */
-        case 1:
-            *ret = *(volatile uint8_t *)p->host;
-            break;
-        case 2:
-            *ret = *(volatile uint16_t *)p->host;
-            break;
-        case 4:
-            *ret = *(volatile uint32_t *)p->host;
-            break;
-        default:
-            *ret = *(volatile uint64_t *)p->host;
-            break;
-        }
+        *ret = cpu_host_load(p->host, size);
         return CPU_OK;
     }
     if (mem_read(c->mem, p->gpa, size, ret) != BUS_OK) {
@@ -123,20 +110,7 @@ static enum cpu_status store_place(struct cpu *c, uint64_t va, const struct plac
                                    uint64_t value)
 {
     if (p->host) {
-        switch (size) {
-        case 1:
-            *(volatile uint8_t *)p->host = (uint8_t)value;
-            break;
-        case 2:
-            *(volatile uint16_t *)p->host = (uint16_t)value;
-            break;
-        case 4:
-            *(volatile uint32_t *)p->host = (uint32_t)value;
-            break;
-        default:
-            *(volatile uint64_t *)p->host = value;
-            break;
-        }
+        cpu_host_store(p->host, size, value);
         after_write(c, p, size);
         return CPU_OK;
     }

@@ -6,7 +6,7 @@
  */
 #include "cpu/engine/engine_internal.h"
 
-static void honour(struct engine_cpu *ec) REQUIRES(ec->engine->world.lock)
+static void honour(struct engine *e, struct engine_cpu *ec) REQUIRES(e->world.lock)
 {
     struct cpu *c = ec->c;
     uint32_t requests = __atomic_exchange_n(&c->requests, 0, __ATOMIC_ACQ_REL);
@@ -19,7 +19,7 @@ static void honour(struct engine_cpu *ec) REQUIRES(ec->engine->world.lock)
         cpu_flush_jumps(c);
     if (requests & CPU_REQ_WRITES)
         cpu_flush_writes(c);
-    cond_broadcast(&ec->engine->world.changed);
+    cond_broadcast(&e->world.changed);
 }
 
 void world_enter(struct engine_cpu *ec)
@@ -30,7 +30,7 @@ void world_enter(struct engine_cpu *ec)
     while (e->world.exclusive)
         cond_wait(&e->world.changed, &e->world.lock);
     ec->running = true;
-    honour(ec);
+    honour(e, ec);
     mutex_unlock(&e->world.lock);
 }
 
@@ -51,14 +51,14 @@ void world_attend(struct engine_cpu *ec)
 
     ec->link_from = NULL;
     mutex_lock(&e->world.lock);
-    honour(ec);
+    honour(e, ec);
     if (e->world.exclusive) {
         ec->running = false;
         cond_broadcast(&e->world.changed);
         while (e->world.exclusive)
             cond_wait(&e->world.changed, &e->world.lock);
         ec->running = true;
-        honour(ec);
+        honour(e, ec);
     }
     mutex_unlock(&e->world.lock);
 }
@@ -81,7 +81,7 @@ void world_exclusive_begin(struct engine_cpu *ec)
         }
     }
     ec->running = true;
-    honour(ec);
+    honour(e, ec);
     mutex_unlock(&e->world.lock);
 }
 

@@ -115,18 +115,9 @@ static inline struct rv_loaded rv_load(struct cpu *c, uint64_t va, unsigned size
     const struct tlb_entry *e = tlb_at(c, va, c->mode & RV_MODE_MMU_MASK);
 
     if (likely(((va + size - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == e->tag[CPU_READ])) {
-        const void *p = (const void *)(uintptr_t)(va + e->addend);
+        uint64_t value = cpu_host_load((const void *)(uintptr_t)(va + e->addend), size);
 
-        switch (size) {
-        case 1:
-            return (struct rv_loaded){*(const volatile uint8_t *)p, CPU_OK};
-        case 2:
-            return (struct rv_loaded){*(const volatile uint16_t *)p, CPU_OK};
-        case 4:
-            return (struct rv_loaded){*(const volatile uint32_t *)p, CPU_OK};
-        default:
-            return (struct rv_loaded){*(const volatile uint64_t *)p, CPU_OK};
-        }
+        return (struct rv_loaded){value, CPU_OK};
     }
     return rv_load_slow(c, va, size);
 }
