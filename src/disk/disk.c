@@ -140,7 +140,7 @@ static int check_iov(const struct disk *d, const struct iovec *iov, int n, uint6
 {
     if (n < 0 || n > DISK_MAX_IOV)
         return -EINVAL;
-    return check(d, offset, iov_bytes(iov, n), change);
+    return check(d, offset, iov_bytes(iov, (unsigned)n), change);
 }
 
 int disk_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset)

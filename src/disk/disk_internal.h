@@ -2,6 +2,7 @@
 #ifndef DISK_DISK_INTERNAL_H
 #define DISK_DISK_INTERNAL_H
 
+#include "base/iov.h"
 #include "disk/disk.h"
 
 #define DISK_SECTOR  512u
@@ -18,13 +19,6 @@ must_check int overlay_new(struct disk *base, struct disk **ret, struct error *e
  * the holder. File systems without locks are left unlocked. Lasts until the last close of this
  * opening. */
 must_check int disk_lock(int fd, const char *path, bool write, struct error *err);
-
-/** The part [skip, skip+size) of @src as an iovec of its own in @dst, which has room for @n.
- * Returns its length. */
-int iov_slice(struct iovec *dst, const struct iovec *src, int n, size_t skip, size_t size);
-
-/** Bytes in all. */
-size_t iov_bytes(const struct iovec *iov, int n);
 
 /** Whole transfers at @offset of @fd; what lies past its end reads as zero. 0 or -errno. */
 must_check int fd_preadv_all(int fd, const struct iovec *iov, int n, uint64_t offset);

@@ -9,33 +9,6 @@
 #define ZERO_CHUNK 65536u
 #define ZERO_IOV   16
 
-size_t iov_bytes(const struct iovec *iov, int n)
-{
-    size_t total = 0;
-
-    for (int i = 0; i < n; i++)
-        total += iov[i].iov_len;
-    return total;
-}
-
-int iov_slice(struct iovec *dst, const struct iovec *src, int n, size_t skip, size_t size)
-{
-    int count = 0;
-
-    for (int i = 0; i < n && size; i++) {
-        if (skip >= src[i].iov_len) {
-            skip -= src[i].iov_len;
-            continue;
-        }
-        size_t part = MIN(src[i].iov_len - skip, size);
-
-        dst[count++] = (struct iovec){.iov_base = (char *)src[i].iov_base + skip, .iov_len = part};
-        size -= part;
-        skip = 0;
-    }
-    return count;
-}
-
 static void zero_iov(const struct iovec *iov, int n)
 {
     for (int i = 0; i < n; i++)
@@ -45,7 +18,7 @@ static void zero_iov(const struct iovec *iov, int n)
 static int transfer(int fd, const struct iovec *iov, int n, uint64_t offset, bool write)
 {
     struct iovec rest[DISK_MAX_IOV];
-    size_t total = iov_bytes(iov, n);
+    size_t total = iov_bytes(iov, (unsigned)n);
     size_t done = 0;
 
     while (done < total) {
@@ -64,7 +37,7 @@ static int transfer(int fd, const struct iovec *iov, int n, uint64_t offset, boo
         }
         done += (size_t)moved;
         if (done < total) { /* short: go on with what is left (in place the second time) */
-            n = iov_slice(rest, iov, n, (size_t)moved, total);
+            n = (int)iov_slice(rest, iov, (unsigned)n, (size_t)moved, total);
             iov = rest;
         }
     }

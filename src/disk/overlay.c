@@ -54,7 +54,7 @@ static int overlay_preadv(struct disk *d, const struct iovec *iov, int iovcnt, u
     struct overlay *o = (struct overlay *)d;
     struct iovec part[DISK_MAX_IOV];
     uint64_t start = offset;
-    uint64_t end = offset + iov_bytes(iov, iovcnt);
+    uint64_t end = offset + iov_bytes(iov, (unsigned)iovcnt);
 
     while (offset < end) { /* one run of blocks from the same place each turn */
         bool ours = is_present(o, offset / BLOCK);
@@ -63,7 +63,7 @@ static int overlay_preadv(struct disk *d, const struct iovec *iov, int iovcnt, u
         while (stop < end && is_present(o, stop / BLOCK) == ours)
             stop += BLOCK;
         stop = MIN(stop, end);
-        int n = iov_slice(part, iov, iovcnt, offset - start, stop - offset);
+        int n = (int)iov_slice(part, iov, (unsigned)iovcnt, offset - start, stop - offset);
         int rc =
             ours ? fd_preadv_all(o->fd, part, n, offset) : disk_preadv(o->base, part, n, offset);
         if (rc)
@@ -114,7 +114,7 @@ static int overlay_pwritev(struct disk *d, const struct iovec *iov, int iovcnt, 
     struct overlay *o = (struct overlay *)d;
     uint64_t first;
     uint64_t end;
-    int rc = copy_edges(o, offset, offset + iov_bytes(iov, iovcnt), &first, &end);
+    int rc = copy_edges(o, offset, offset + iov_bytes(iov, (unsigned)iovcnt), &first, &end);
 
     if (!rc)
         rc = fd_pwritev_all(o->fd, iov, iovcnt, offset);
