@@ -22,7 +22,9 @@
 #define QUEUE_SIZE  256
 #define SECTOR      512u
 #define HEADER_SIZE 16
-#define SEG_MAX     (VQ_MAX_IOV - 2) /* header and status go with the data */
+#define SEG_MAX     (QUEUE_SIZE - 2) /* header and status go with the data, §5.2.4 */
+
+static_assert(SEG_MAX + 2 <= VQ_MAX_IOV, "a request of SEG_MAX buffers must fit into a chain");
 
 /** §5.2.3 */
 enum {
