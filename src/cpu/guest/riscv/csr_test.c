@@ -348,9 +348,10 @@ TEST(seed_must_be_written_and_enabled)
     EXPECT_TRUE(read_faults(CSR_SEED));
     ASSERT_EQ(rv_csr_access(h, CSR_SEED, RV_CSR_WRITE, true, 0, &seed), CPU_OK);
     EXPECT_TRUE(seed >> 30 == 2 || seed == 1 << 30);
+    set(CSR_MSECCFG, 0);
     rv_set_priv(h, RV_S);
     EXPECT_TRUE(write_faults(CSR_SEED, 0));
-    rv_csr_poke(h, 0x747, UINT64_MAX);
+    rv_csr_poke(h, CSR_MSECCFG, UINT64_MAX);
     EXPECT_EQ(h->mseccfg, MSECCFG_SSEED | MSECCFG_USEED);
     EXPECT_TRUE(!write_faults(CSR_SEED, 0));
     h->mseccfg = MSECCFG_SSEED;

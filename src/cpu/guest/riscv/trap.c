@@ -268,9 +268,7 @@ static void reset_for_builtin_sbi(struct rv_hart *h)
     h->mideleg = MIP_S_ALL;
     h->mcounteren = UINT32_MAX;
     h->scounteren = 7;
-    h->menvcfg = 3ULL << ENVCFG_CBIE_SHIFT | ENVCFG_CBCFE | ENVCFG_CBZE | MENVCFG_ADUE |
-                 MENVCFG_PBMTE | MENVCFG_STCE;
-    h->mseccfg = MSECCFG_SSEED;
+    h->menvcfg |= 3ULL << ENVCFG_CBIE_SHIFT | ENVCFG_CBCFE | ENVCFG_CBZE | MENVCFG_STCE;
     for (unsigned i = 0; i < ARRAY_SIZE(h->mstateen); i++)
         h->mstateen[i] = STATEEN_SE | (i ? 0 : STATEEN_ENVCFG);
 }
@@ -288,6 +286,10 @@ void rv_reset(struct cpu *c)
     h->reservation_va = RV_NO_RESERVATION;
     h->priv = RV_M;
     h->stimecmp = UINT64_MAX;
+    /* On, as the device tree announces them: firmware older than these bits leaves them alone, and
+     * S-mode would be told of what it cannot use. */
+    h->menvcfg = MENVCFG_ADUE | MENVCFG_PBMTE;
+    h->mseccfg = MSECCFG_SSEED;
     c->fp_flags = 0;
     c->pc = h->reset_pc;
     if (h->builtin_sbi)
