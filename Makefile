@@ -2,7 +2,7 @@
 BUILD ?= build
 
 all: $(BUILD)/build.ninja
-	ninja -C $(BUILD)
+	ninja -C $(BUILD) posada
 
 $(BUILD)/build.ninja:
 	@command -v meson >/dev/null || { echo "meson is missing: 'make deps' installs what Posada needs"; exit 1; }
@@ -26,7 +26,8 @@ check-slow:
 fmt:
 	tools/check-format --fix .
 
-install: all
+install: $(BUILD)/build.ninja
+	ninja -C $(BUILD)
 	meson install -C $(BUILD) --no-rebuild
 
 clean:

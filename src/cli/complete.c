@@ -79,11 +79,13 @@ static void bash_values(const struct cmd *cmd, void *arg)
         switch (value_kind(o)) {
         case VALUE_FILE:
             (void)fprintf(
-                out, ") compopt -o filenames; COMPREPLY=($(compgen -f -- \"$cur\")); return ;;\n");
+                out,
+                ") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -f -- \"$cur\"); return ;;\n");
             break;
         case VALUE_DIR:
             (void)fprintf(
-                out, ") compopt -o filenames; COMPREPLY=($(compgen -d -- \"$cur\")); return ;;\n");
+                out,
+                ") compopt -o filenames; mapfile -t COMPREPLY < <(compgen -d -- \"$cur\"); return ;;\n");
             break;
         case VALUE_IMAGE:
             (void)fprintf(out, ") words=$(posada image list --quiet 2>/dev/null) ;;\n");
@@ -141,16 +143,16 @@ void help_bash(const struct cmd *root, FILE *out)
     help_each_cmd(root, bash_values, out);
     (void)fprintf(out, "    esac\n"
                        "    if [[ -n $words ]]; then\n"
-                       "        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+                       "        mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n"
                        "        return\n"
                        "    fi\n"
                        "    case \"$path\" in\n");
     help_each_cmd(root, bash_options, out);
     (void)fprintf(out, "    esac\n"
                        "    if [[ $cur == -* ]]; then\n"
-                       "        COMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
+                       "        mapfile -t COMPREPLY < <(compgen -W \"$options\" -- \"$cur\")\n"
                        "    else\n"
-                       "        COMPREPLY=($(compgen -W \"$operands\" -- \"$cur\"))\n"
+                       "        mapfile -t COMPREPLY < <(compgen -W \"$operands\" -- \"$cur\")\n"
                        "    fi\n"
                        "}\n"
                        "complete -F _posada posada\n");

@@ -126,7 +126,7 @@ def complete(*words):
         _posada; printf '%s\\n' "${COMPREPLY[@]}" """, "bash", *words], text=True, capture_output=True,
         env=dict(os.environ, PATH=os.path.dirname(os.path.abspath(POSADA)) + ":" + os.environ["PATH"], **HOME))
     assert r.returncode == 0 and not r.stderr, r
-    return r.stdout.split()
+    return [line for line in r.stdout.splitlines() if line]
 
 
 def test_bash_completes_commands_options_and_choices():
@@ -138,8 +138,19 @@ def test_bash_completes_commands_options_and_choices():
     assert complete("run", "--no-r") == ["--no-rng"]
     assert complete("completion", "f") == ["fish"]
     assert complete("run", "tiny", "--", "--mem") == []
-    os.makedirs(tmp.name + "/folder", exist_ok=True)
-    assert complete("run", "--kernel", tmp.name + "/fold") == [tmp.name + "/folder"]
+    os.makedirs(tmp.name + "/a folder", exist_ok=True)
+    assert complete("run", "--kernel", tmp.name + "/a fo") == [tmp.name + "/a folder"]
+
+
+def test_fish_completes_commands_options_and_choices():
+    if not shutil.which("fish"):
+        skip("fish is not installed")
+    script = posada("completion", "fish").out
+    for line, offered in [("posada ru", "run"), ("posada run --eng", "--engine"), ("posada run --engine int", "interp"),
+                          ("posada image re", "remove"), ("posada completion f", "fish")]:
+        r = subprocess.run(["fish", "-c", script + f"\ncomplete -C '{line}'"], text=True, capture_output=True,
+                           env=dict(os.environ, **HOME))
+        assert [x.partition("\t")[0] for x in r.stdout.splitlines()] == [offered], (line, r)
 
 
 def test_other_shells_can_read_their_scripts():
