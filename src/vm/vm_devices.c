@@ -1,0 +1,130 @@
+/* Which virtio devices a configuration asks for, in the order of their PCI slots. */
+#include "device/virtio/console.h"
+#include "device/virtio/net.h"
+#include "vm/vm_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Put @dev, just made, behind a transport; it is freed on failure. */
+static int plug(struct vm *vm, struct virtio_device *dev, struct error *err)
+{
+    struct virtio_transport *t;
+
+    assert(vm->transport_count < VM_MAX_DEVICES);
+    int rc = virtio_pci_new(virt_board_pci(vm->board), dev, &t, err);
+    if (rc) {
+        dev->ops->free(dev);
+        return rc;
+    }
+    vm->transports[vm->transport_count++] = t;
+    return 0;
+}
+
+static int add_console(struct vm *vm, struct error *err)
+{
+    struct virtio_console_config config = {
+        .console = true,
+        .console_in = vm->config.console_in,
+        .console_out = vm->config.console_out,
+    };
+    struct virtio_device *dev;
+
+    if (vm->config.console_uart)
+        return 0;
+    int rc = virtio_console_new(vm->mem, vm->io, &config, &dev, err);
+    if (!rc)
+        rc = plug(vm, dev, err);
+    if (!rc)
+        vm->console_device = dev;
+    return rc;
+}
+
+static int add_ports(struct vm *vm, struct error *err)
+{
+    const struct vm_config *c = &vm->config;
+    struct virtio_console_port ports[VM_MAX_PORTS];
+    struct virtio_console_config config = {.ports = ports, .port_count = c->port_count};
+    struct virtio_device *dev;
+
+    if (!c->port_count)
+        return 0;
+    for (size_t i = 0; i < c->port_count; i++)
+        ports[i] = (struct virtio_console_port){
+            .name = c->ports[i].name,
+            .in_fd = c->ports[i].in_fd,
+            .out_fd = c->ports[i].out_fd,
+        };
+    int rc = virtio_console_new(vm->mem, vm->io, &config, &dev, err);
+    return rc ? rc : plug(vm, dev, err);
+}
+
+/* A locally administered address that is the same for the same name: leases and names persist. */
+static void derive_mac(const char *name, uint8_t mac[6])
+{
+    uint64_t hash = 0xcbf29ce484222325; /* FNV-1a */
+
+    for (const char *p = name ? name : "posada"; *p; p++)
+        hash = (hash ^ (uint8_t)*p) * 0x100000001b3;
+    mac[0] = 0x52;
+    mac[1] = 0x54;
+    for (unsigned i = 2; i < 6; i++)
+        mac[i] = (uint8_t)(hash >> (8 * i));
+}
+
+static int add_net(struct vm *vm, struct error *err)
+{
+    static const uint8_t none[6];
+    const struct vm_config *c = &vm->config;
+    struct net_user_config user = {
+        .hostname = c->name,
+        .forwards = c->forwards,
+        .forward_count = c->forward_count,
+    };
+    struct virtio_net_config config = {0};
+    struct net_backend *backend;
+    struct virtio_device *dev;
+
+    if (!c->net)
+        return 0;
+    memcpy(config.mac, c->mac, sizeof(config.mac));
+    if (!memcmp(c->mac, none, sizeof(none)))
+        derive_mac(c->name, config.mac);
+    int rc = net_user_new(vm->io, &user, &backend, err);
+    if (rc)
+        return rc;
+    rc = virtio_net_new(vm->mem, vm->io, &config, backend, &dev, err);
+    if (rc) {
+        backend->ops->free(backend);
+        return rc;
+    }
+    return plug(vm, dev, err);
+}
+
+int vm_add_devices(struct vm *vm, struct error *err)
+{
+    static int (*const add[])(struct vm * vm, struct error * err) = {
+        add_console,
+        add_ports,
+        add_net,
+    };
+    int rc = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(add) && !rc; i++)
+        rc = add[i](vm, err);
+    return rc;
+}
+
+void vm_remove_devices(struct vm *vm)
+{
+    while (vm->transport_count)
+        virtio_transport_free(vm->transports[--vm->transport_count]);
+    vm->console_device = NULL;
+}
+
+void vm_drain_devices(struct vm *vm, int64_t deadline_ns)
+{
+    vm_console_drain(vm->console, deadline_ns);
+    if (vm->console_device)
+        virtio_console_drain(vm->console_device, deadline_ns);
+}
