@@ -52,19 +52,19 @@ static int check_header(const Elf64_Ehdr *h, struct error *err)
     return 0;
 }
 
-static int add_segment(struct kernel *k, const Elf64_Phdr *p, struct error *err)
+static int add_segment(struct boot_image *k, const Elf64_Phdr *p, struct error *err)
 {
     uint64_t end;
 
     if (p->p_offset > k->size || p->p_filesz > k->size - p->p_offset)
         return error_set(err, EINVAL, "it is cut short (a segment ends at byte %llu)",
                          (unsigned long long)(p->p_offset + p->p_filesz));
-    if (p->p_filesz > p->p_memsz || p->p_memsz > KERNEL_MAX_BYTES ||
+    if (p->p_filesz > p->p_memsz || p->p_memsz > BOOT_MAX_BYTES ||
         !checked_add(p->p_paddr, p->p_memsz, &end))
         return error_set(err, EINVAL, "a segment of it has impossible bounds");
-    if (k->segment_count == KERNEL_SEGMENTS)
-        return error_set(err, EINVAL, "it has more than %d segments", KERNEL_SEGMENTS);
-    k->segments[k->segment_count++] = (struct kernel_segment){
+    if (k->segment_count == BOOT_SEGMENTS)
+        return error_set(err, EINVAL, "it has more than %d segments", BOOT_SEGMENTS);
+    k->segments[k->segment_count++] = (struct boot_segment){
         .addr = p->p_paddr,
         .offset = p->p_offset,
         .size = p->p_filesz,
@@ -74,7 +74,7 @@ static int add_segment(struct kernel *k, const Elf64_Phdr *p, struct error *err)
     return 0;
 }
 
-int elf_parse(struct kernel *k, struct error *err)
+int elf_parse(struct boot_image *k, struct error *err)
 {
     Elf64_Ehdr h;
     uint64_t lowest = UINT64_MAX;
@@ -88,7 +88,7 @@ int elf_parse(struct kernel *k, struct error *err)
         return rc;
     if (h.e_phoff > k->size || h.e_phnum * sizeof(Elf64_Phdr) > k->size - h.e_phoff)
         return error_set(err, EINVAL, "it is cut short (no program headers)");
-    k->format = KERNEL_ELF;
+    k->format = BOOT_ELF;
     k->entry = h.e_entry;
     for (unsigned i = 0; i < h.e_phnum; i++) {
         Elf64_Phdr p;

@@ -2,10 +2,10 @@
 #ifndef BOOT_ELF_LOAD_H
 #define BOOT_ELF_LOAD_H
 
-#include "boot/kernel.h"
+#include "boot/boot_image.h"
 
 /** Fill in format, segments, entry, absolute and end_addr of @k from the ELF file in k->data.
  * Errors: -ENOEXEC, -EINVAL. */
-must_check int elf_parse(struct kernel *k, struct error *err);
+must_check int elf_parse(struct boot_image *k, struct error *err);
 
 #endif

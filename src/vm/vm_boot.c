@@ -10,7 +10,7 @@
  * Specs: Linux Documentation/arch/riscv/boot.rst; OpenSBI docs/firmware/fw_dynamic.md. */
 #include "base/bits.h"
 #include "base/fd.h"
-#include "boot/kernel.h"
+#include "boot/boot_image.h"
 #include "vm/vm_internal.h"
 
 #include <errno.h>
@@ -30,8 +30,8 @@
 
 /* What the machine begins with. */
 struct images {
-    struct kernel program; /* kernel with the built-in SBI, else firmware */
-    struct kernel payload; /* what the firmware starts */
+    struct boot_image program; /* kernel with the built-in SBI, else firmware */
+    struct boot_image payload; /* what the firmware starts */
     bool has_payload;
     uint8_t *initrd;
     size_t initrd_size;
@@ -41,8 +41,8 @@ struct images {
 
 static void images_done(struct images *im)
 {
-    kernel_done(&im->program);
-    kernel_done(&im->payload);
+    boot_image_done(&im->program);
+    boot_image_done(&im->payload);
     free(im->initrd);
     free(im->dtb);
 }
@@ -57,12 +57,12 @@ static int read_images(const struct vm_config *c, struct images *im, struct erro
     if (c->firmware && c->firmware_payload && c->kernel)
         return error_set(err, EINVAL, "a kernel and a firmware payload cannot be given together");
     if (!c->firmware)
-        rc = kernel_open(c->kernel, false, &im->program, err);
+        rc = boot_image_open(c->kernel, false, &im->program, err);
     else
-        rc = kernel_open(c->firmware, true, &im->program, err);
+        rc = boot_image_open(c->firmware, true, &im->program, err);
     if (!rc && c->firmware && payload) {
         im->has_payload = true;
-        rc = kernel_open(payload, c->firmware_payload != NULL, &im->payload, err);
+        rc = boot_image_open(payload, c->firmware_payload != NULL, &im->payload, err);
     }
     if (!rc && c->initrd)
         rc = boot_read_file(c->initrd, INITRD_MAX, &im->initrd, &im->initrd_size, err);
@@ -131,7 +131,7 @@ static int load_programs(struct vm *vm, struct images *im, gpa_t *ret_entry, gpa
                          gpa_t *ret_end, struct error *err)
 {
     const struct vm_config *c = &vm->config;
-    int rc = kernel_load(&im->program, vm->mem, GPA(VIRT_RAM_BASE), ret_entry, ret_end, err);
+    int rc = boot_image_load(&im->program, vm->mem, GPA(VIRT_RAM_BASE), ret_entry, ret_end, err);
 
     if (rc) {
         error_prefix(err, "cannot boot '%s'", c->firmware ? c->firmware : c->kernel);
@@ -142,10 +142,11 @@ static int load_programs(struct vm *vm, struct images *im, gpa_t *ret_entry, gpa
         return 0;
     /* An Image brings its own offset from the start of RAM, anything else goes where firmware
      * looks for it. */
-    bool is_image = im->payload.format == KERNEL_IMAGE;
+    bool is_image = im->payload.format == BOOT_IMAGE;
     gpa_t end = *ret_end;
-    rc = kernel_load(&im->payload, vm->mem, GPA(VIRT_RAM_BASE + (is_image ? 0 : PAYLOAD_OFFSET)),
-                     ret_next, ret_end, err);
+    rc =
+        boot_image_load(&im->payload, vm->mem, GPA(VIRT_RAM_BASE + (is_image ? 0 : PAYLOAD_OFFSET)),
+                        ret_next, ret_end, err);
     if (rc)
         error_prefix(err, "cannot load '%s'",
                      c->firmware_payload ? c->firmware_payload : c->kernel);

@@ -6,7 +6,7 @@
  * `data`, and addr + memory_size does not wrap.
  *
  * Threads: one. */
-#include "boot/kernel.h"
+#include "boot/boot_image.h"
 #include "base/bits.h"
 #include "base/fd.h"
 #include "boot/decompress.h"
@@ -33,24 +33,24 @@
 #define ZBOOT_HEADER  64
 #define UNPACK_ROUNDS 3 /* a gzip of a zboot of a gzip is the most that anyone would build */
 
-void kernel_done(struct kernel *k)
+void boot_image_done(struct boot_image *k)
 {
     free(k->data);
     k->data = NULL;
 }
 
-static bool has(const struct kernel *k, size_t offset, const char *bytes, size_t size)
+static bool has(const struct boot_image *k, size_t offset, const char *bytes, size_t size)
 {
     return k->size >= offset + size && !memcmp(k->data + offset, bytes, size);
 }
 
 /* Replace the data by what its bytes [offset, offset + size) unpack to. */
-static int unpack(struct kernel *k, enum compression c, size_t offset, size_t size,
+static int unpack(struct boot_image *k, enum compression c, size_t offset, size_t size,
                   struct error *err)
 {
     uint8_t *data;
     size_t unpacked;
-    int rc = decompress(c, k->data + offset, size, KERNEL_MAX_BYTES, &data, &unpacked, err);
+    int rc = decompress(c, k->data + offset, size, BOOT_MAX_BYTES, &data, &unpacked, err);
 
     if (rc)
         return rc;
@@ -60,7 +60,7 @@ static int unpack(struct kernel *k, enum compression c, size_t offset, size_t si
     return 0;
 }
 
-static int unpack_zboot(struct kernel *k, struct error *err)
+static int unpack_zboot(struct boot_image *k, struct error *err)
 {
     uint32_t offset = load_le32(k->data + ZBOOT_OFFSET);
     uint32_t size = load_le32(k->data + ZBOOT_SIZE);
@@ -76,21 +76,21 @@ static int unpack_zboot(struct kernel *k, struct error *err)
     return unpack(k, c, offset, size, err);
 }
 
-static int parse_image(struct kernel *k, struct error *err)
+static int parse_image(struct boot_image *k, struct error *err)
 {
     uint64_t text_offset = load_le64(k->data + IMAGE_TEXT_OFFSET);
     uint64_t image_size = load_le64(k->data + IMAGE_SIZE);
 
     if (load_le64(k->data + IMAGE_FLAGS) & IMAGE_BIG_ENDIAN)
         return error_set(err, ENOEXEC, "it is a big-endian kernel");
-    if (text_offset > KERNEL_MAX_BYTES || image_size > KERNEL_MAX_BYTES)
+    if (text_offset > BOOT_MAX_BYTES || image_size > BOOT_MAX_BYTES)
         return error_set(err, EINVAL, "its header is damaged");
     if (!image_size) /* before Linux 4.20's header had it */
         image_size = k->size;
     /* The file may be shorter than the image (the rest is bss), but not longer than its header
      * says by more than a signature. */
-    k->format = KERNEL_IMAGE;
-    k->segments[0] = (struct kernel_segment){
+    k->format = BOOT_IMAGE;
+    k->segments[0] = (struct boot_segment){
         .addr = text_offset,
         .size = k->size,
         .memory_size = MAX(image_size, (uint64_t)k->size),
@@ -101,7 +101,7 @@ static int parse_image(struct kernel *k, struct error *err)
     return 0;
 }
 
-static int refuse_foreign(const struct kernel *k, struct error *err)
+static int refuse_foreign(const struct boot_image *k, struct error *err)
 {
     if (has(k, IMAGE_MAGIC2, "ARM\x64", 4))
         return error_set(err, ENOEXEC, "it is an arm64 kernel, not a riscv64 one");
@@ -112,7 +112,7 @@ static int refuse_foreign(const struct kernel *k, struct error *err)
     return 0;
 }
 
-static int parse(struct kernel *k, bool allow_raw, struct error *err)
+static int parse(struct boot_image *k, bool allow_raw, struct error *err)
 {
     int rc = 0;
 
@@ -140,20 +140,21 @@ static int parse(struct kernel *k, bool allow_raw, struct error *err)
         return rc;
     if (!allow_raw || !k->size)
         return error_set(err, ENOEXEC, k->size ? "it is not a riscv64 kernel" : "it is empty");
-    k->format = KERNEL_RAW;
-    k->segments[0] = (struct kernel_segment){.size = k->size, .memory_size = k->size};
+    k->format = BOOT_RAW;
+    k->segments[0] = (struct boot_segment){.size = k->size, .memory_size = k->size};
     k->segment_count = 1;
     k->end_addr = k->size;
     return 0;
 }
 
-int kernel_parse(uint8_t *data, size_t size, bool allow_raw, struct kernel *ret, struct error *err)
+int boot_image_parse(uint8_t *data, size_t size, bool allow_raw, struct boot_image *ret,
+                     struct error *err)
 {
-    struct kernel k = {.data = data, .size = size};
+    struct boot_image k = {.data = data, .size = size};
     int rc = parse(&k, allow_raw, err);
 
     if (rc) {
-        kernel_done(&k);
+        boot_image_done(&k);
         return rc;
     }
     *ret = k;
@@ -185,15 +186,15 @@ int boot_read_file(const char *path, uint64_t max, uint8_t **ret, size_t *ret_si
     return 0;
 }
 
-int kernel_open(const char *path, bool allow_raw, struct kernel *ret, struct error *err)
+int boot_image_open(const char *path, bool allow_raw, struct boot_image *ret, struct error *err)
 {
     uint8_t *data;
     size_t size;
-    int rc = boot_read_file(path, KERNEL_MAX_BYTES, &data, &size, err);
+    int rc = boot_read_file(path, BOOT_MAX_BYTES, &data, &size, err);
 
     if (rc)
         return rc;
-    rc = kernel_parse(data, size, allow_raw, ret, err);
+    rc = boot_image_parse(data, size, allow_raw, ret, err);
     if (rc)
         error_prefix(err, "cannot boot '%s'", path);
     return rc;
@@ -213,13 +214,13 @@ static int clear(struct mem *mem, gpa_t gpa, uint64_t size)
     return 0;
 }
 
-int kernel_load(const struct kernel *k, struct mem *mem, gpa_t base, gpa_t *ret_entry,
-                gpa_t *ret_end, struct error *err)
+int boot_image_load(const struct boot_image *k, struct mem *mem, gpa_t base, gpa_t *ret_entry,
+                    gpa_t *ret_end, struct error *err)
 {
     uint64_t offset = k->absolute ? 0 : base.v;
 
     for (size_t i = 0; i < k->segment_count; i++) {
-        const struct kernel_segment *s = &k->segments[i];
+        const struct boot_segment *s = &k->segments[i];
         uint64_t addr;
         bool fits = checked_add(s->addr, offset, &addr) &&
                     mem_ptr(mem, GPA(addr), s->memory_size, true) != NULL;
