@@ -5,6 +5,7 @@
  * goes backwards and copes with every half of it.
  *
  * Threads: see docs/locking.md. */
+#include "base/log.h"
 #include "device/virtio/console.h"
 #include "vm/vm_internal.h"
 
@@ -394,6 +395,11 @@ void vm_stop(struct vm *vm)
     mutex_unlock(&vm->lock);
     if (!never_ran)
         vm_stop_with(vm, VM_STOP_REQUEST, 1, NULL);
+}
+
+void vm_power_key(struct vm *vm)
+{
+    log_warn("machine '%s' has no power key: shut it down from inside", vm->config.name);
 }
 
 void vm_reset(struct vm *vm)
