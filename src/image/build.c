@@ -4,8 +4,6 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "image/build_internal.h"
-#include "image/cpio.h"
-#include "image/embedded.h"
 #include "image/paths.h"
 #include "image/store.h"
 
@@ -110,20 +108,6 @@ int build_find_kernel(struct build *b, struct package **ret, struct error *err)
     return error_set(err, ENOENT, "package '%s' depends on no kernel that the mirror has", name);
 }
 
-int build_add_embedded(struct cpio *c, const char *folder)
-{
-    size_t n = strlen(folder);
-    int r = 0;
-
-    for (size_t i = 0; i < embedded_file_count && !r; i++) {
-        const struct embedded_file *f = &embedded_files[i];
-
-        if (!strncmp(f->path, folder, n))
-            r = cpio_add_file(c, f->path + n, f->mode, f->data, f->size);
-    }
-    return r;
-}
-
 /** Delete partial downloads NAME.PID.part of processes that are no more. */
 static void sweep_parts(const char *dir)
 {
@@ -173,7 +157,7 @@ static int build_in_folder(struct build *b, struct error *err)
 
     if (r)
         return r;
-    r = tiny_build(b, err);
+    r = b->spec.kind == IMAGE_TINY ? tiny_build(b, err) : debian_build(b, err);
     if (r)
         return r;
     struct store_meta meta = {

@@ -52,11 +52,25 @@ struct kernel {
     struct modules *modules;
 };
 
+/** For who walks the package already: an empty kernel; is a file wanted; take it (@data becomes the
+ * kernel's). */
+must_check int kernel_init(struct kernel *k, struct error *err);
+bool kernel_wants(const char *name);
+must_check int kernel_take(struct kernel *k, const char *name, char *data, size_t size,
+                           struct error *err);
+
 /** Read it from the .deb @path; kernel_done() frees it, also after a failure. */
 must_check int kernel_read(const char *path, struct kernel *ret, struct error *err);
 void kernel_done(struct kernel *k);
 
 /** Builders: fill b->dir with "kernel", "initrd", "disk.raw" and set the fields. */
 must_check int tiny_build(struct build *b, struct error *err);
+must_check int debian_build(struct build *b, struct error *err);
+
+/** Put busybox of the package file @deb into an initramfs, as /bin/busybox and /bin/sh. */
+must_check int build_add_busybox(struct cpio *c, const char *deb, struct error *err);
+
+/** Folders and device nodes that every initramfs needs. */
+must_check int build_add_skeleton(struct cpio *c);
 
 #endif

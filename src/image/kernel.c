@@ -9,24 +9,32 @@
 #include <string.h>
 
 #define KERNEL_MAX (256u << 20)
-#define MODULE_MAX (64u << 20)
+
+bool kernel_wants(const char *name)
+{
+    return modules_is_path(name) || !strncmp(name, "boot/vmlinuz-", 13) ||
+           !strncmp(name, "boot/vmlinux-", 13);
+}
+
+int kernel_take(struct kernel *k, const char *name, char *data, size_t size, struct error *err)
+{
+    if (modules_is_path(name))
+        return modules_add(k->modules, name, data, size) ? error_set(err, ENOMEM, "out of memory")
+                                                         : 0;
+    if (k->image) {
+        free(data);
+        return 0;
+    }
+    k->image = data;
+    k->image_size = size;
+    k->release = strdup(strchr(name, '-') + 1);
+    return k->release ? 0 : error_set(err, ENOMEM, "out of memory");
+}
 
 struct reader {
     struct kernel *kernel;
     struct error *err;
 };
-
-static int read_image(struct archive *a, const char *name, struct reader *r)
-{
-    struct kernel *k = r->kernel;
-
-    if (k->image)
-        return 0;
-    k->release = strdup(strchr(name, '-') + 1);
-    if (!k->release)
-        return error_set(r->err, ENOMEM, "out of memory");
-    return deb_read_entry(a, KERNEL_MAX, &k->image, &k->image_size, r->err);
-}
 
 static int read_entry(struct archive *a, struct archive_entry *entry, const char *name, void *arg)
 {
@@ -34,27 +42,26 @@ static int read_entry(struct archive *a, struct archive_entry *entry, const char
     char *data = NULL;
     size_t size = 0;
 
-    if (archive_entry_filetype(entry) != AE_IFREG)
+    if (archive_entry_filetype(entry) != AE_IFREG || !kernel_wants(name))
         return 0;
-    if (!strncmp(name, "boot/vmlinuz-", 13) || !strncmp(name, "boot/vmlinux-", 13))
-        return read_image(a, name, r);
-    if (!modules_is_path(name))
-        return 0;
-    int e = deb_read_entry(a, MODULE_MAX, &data, &size, r->err);
-    if (!e && modules_add(r->kernel->modules, name, data, size))
-        e = error_set(r->err, ENOMEM, "out of memory");
-    return e;
+    int e = deb_read_entry(a, KERNEL_MAX, &data, &size, r->err);
+    return e ? e : kernel_take(r->kernel, name, data, size, r->err);
+}
+
+int kernel_init(struct kernel *k, struct error *err)
+{
+    *k = (struct kernel){.modules = modules_new()};
+    return k->modules ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
 int kernel_read(const char *path, struct kernel *ret, struct error *err)
 {
     static const struct deb_ops ops = {.data = read_entry};
     struct reader r = {ret, err};
+    int e = kernel_init(ret, err);
 
-    *ret = (struct kernel){.modules = modules_new()};
-    if (!ret->modules)
-        return error_set(err, ENOMEM, "out of memory");
-    int e = deb_read(path, &ops, &r, err);
+    if (!e)
+        e = deb_read(path, &ops, &r, err);
     if (!e && !ret->image)
         e = error_set(err, EBADMSG, "package '%s' has no kernel in it", path);
     return e;

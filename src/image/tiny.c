@@ -5,67 +5,15 @@
 #include "image/cpio.h"
 #include "image/modules.h"
 #include "image/paths.h"
-#include "image/unpack.h"
 
-#include <archive_entry.h>
 #include <errno.h>
 #include <string.h>
-
-#define BUSYBOX_MAX (16u << 20)
 
 static const char *const tiny_modules[] = {
     "virtio_blk",  "virtio_net", "virtio_rng",     "virtio_balloon", "vmw_vsock_virtio_transport",
     "virtio_mmio", "ext4",       "crc32c_generic", "vfat",           "nls_cp437",
     "nls_ascii",   "nls_utf8",   "overlay",        "loop",           NULL,
 };
-
-struct busybox {
-    char *data;
-    size_t size;
-    struct error *err;
-};
-
-static int find_busybox(struct archive *a, struct archive_entry *entry, const char *name, void *arg)
-{
-    struct busybox *b = arg;
-
-    if (b->data || archive_entry_filetype(entry) != AE_IFREG ||
-        (strcmp(name, "bin/busybox") && strcmp(name, "usr/bin/busybox")))
-        return 0;
-    return deb_read_entry(a, BUSYBOX_MAX, &b->data, &b->size, b->err);
-}
-
-static int add_busybox(struct cpio *c, const char *deb, struct error *err)
-{
-    static const struct deb_ops ops = {.data = find_busybox};
-    struct busybox b = {.err = err};
-    int r = deb_read(deb, &ops, &b, err);
-
-    if (!r && !b.data)
-        r = error_set(err, EBADMSG, "package '%s' has no busybox in it", deb);
-    if (!r)
-        r = cpio_add_file(c, "bin/busybox", 0755, b.data, b.size);
-    if (!r)
-        r = cpio_add_link(c, "bin/sh", "busybox");
-    free(b.data);
-    return r;
-}
-
-/** Folders, and the console that Linux opens for process 1 before /dev is mounted. */
-static int add_skeleton(struct cpio *c)
-{
-    static const char *const dirs[] = {"proc", "sys",  "dev",      "run",     "tmp",
-                                       "mnt",  "root", "usr/sbin", "usr/bin", "sbin"};
-    int r = 0;
-
-    for (size_t i = 0; i < ARRAY_SIZE(dirs) && !r; i++)
-        r = cpio_add_dir(c, dirs[i], 0755);
-    if (!r)
-        r = cpio_add_char_device(c, "dev/console", 0600, 5, 1);
-    if (!r)
-        r = cpio_add_char_device(c, "dev/null", 0666, 1, 3);
-    return r;
-}
 
 static int write_initrd(struct build *b, const char *busybox_deb, struct kernel *k,
                         struct error *err)
@@ -75,9 +23,9 @@ static int write_initrd(struct build *b, const char *busybox_deb, struct kernel 
 
     if (!c)
         return -EIO;
-    int r = add_skeleton(c);
+    int r = build_add_skeleton(c);
     if (!r)
-        r = add_busybox(c, busybox_deb, err);
+        r = build_add_busybox(c, busybox_deb, err);
     if (!r)
         r = modules_write(k->modules, tiny_modules, k->release, c, err);
     if (!r)

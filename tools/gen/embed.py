@@ -3,7 +3,9 @@
 import pathlib, sys
 
 out, root = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-rows, bodies, deps = [], [], []
+rows, bodies = [], []
+# Folders too, so that a new file is seen.
+deps = [str(p) for p in (root, *sorted(root.rglob("*"))) if p.is_dir()]
 for n, path in enumerate(sorted(p for p in root.rglob("*") if p.is_file())):
     data = path.read_bytes()
     deps.append(str(path))
