@@ -41,7 +41,7 @@ const char *rv_isa_string(void)
            "_zca_zcb_zcd_zcmop"
            "_zba_zbb_zbc_zbs"
            "_zkr"
-           "_smstateen_sscofpmf_sstc_svadu_svinval_svnapot_svpbmt";
+           "_smstateen_sscofpmf_sstc_svadu_svinval_svnapot_svpbmt_svvptc";
 }
 
 const char *rv_mmu_type(void)
