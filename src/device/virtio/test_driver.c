@@ -220,7 +220,7 @@ void test_driver_publish(struct test_driver *d, unsigned index, uint16_t head)
 
     *ring16(d, t->avail, 4 + 2u * (t->avail_idx & (t->size - 1u))) = htole16(head);
     t->avail_idx++;
-    /* Release: the entry before the index; pairs with the fence in vq.c:available(). */
+    /* Release: the entry before the index; pairs with the load in vq.c:available(). */
     __atomic_store_n(ring16(d, t->avail, 2), htole16(t->avail_idx), __ATOMIC_RELEASE);
 }
 
@@ -271,7 +271,7 @@ void test_driver_kick(struct test_driver *d, unsigned index)
 bool test_driver_take(struct test_driver *d, unsigned index, struct test_used *ret)
 {
     struct test_queue *t = &d->queues[index];
-    /* Acquire: entries after the index; pairs with the release fence in vq_push(). */
+    /* Acquire: entries after the index; pairs with the store in vq_push(). */
     uint16_t idx = le16toh(__atomic_load_n(ring16(d, t->used, 2), __ATOMIC_ACQUIRE));
 
     if (idx == t->last_used)

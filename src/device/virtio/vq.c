@@ -73,15 +73,23 @@ static void *used_ptr(const struct vq *q)
     return mem_ptr(q->dev->mem, q->used, used_bytes(q), true);
 }
 
+/** Acquire: what follows in the program is read after this. For avail.idx: entries and descriptors
+ * are read after the index that covers them; pairs with the driver's barrier between filling the
+ * ring and storing idx (§2.7.13.3.1). The other fields do not need it, and it costs nothing. */
 static uint16_t ring_load(const void *ring, uint64_t offset)
 {
-    return le16toh(__atomic_load_n((const uint16_t *)(const void *)((const char *)ring + offset),
-                                   __ATOMIC_RELAXED));
+    const void *p = (const char *)ring + offset;
+
+    return le16toh(__atomic_load_n((const uint16_t *)p, __ATOMIC_ACQUIRE));
 }
 
+/** Release: what precedes in the program is visible before this. For used.idx: data and entry
+ * before the index; pairs with the driver's barrier after reading idx (§2.7.14). */
 static void ring_store(const struct vq *q, void *used, uint64_t offset, uint16_t value)
 {
-    __atomic_store_n((uint16_t *)(void *)((char *)used + offset), htole16(value), __ATOMIC_RELAXED);
+    void *p = (char *)used + offset;
+
+    __atomic_store_n((uint16_t *)p, htole16(value), __ATOMIC_RELEASE);
     mem_written(q->dev->mem, GPA(q->used.v + offset), 2);
 }
 
@@ -124,9 +132,6 @@ static int available(struct vq *q) REQUIRES(q->dev->lock)
     uint16_t count = (uint16_t)(ring_load(avail, 2) - q->next_avail);
     if (count > q->size)
         return vq_break(q, "available index jumps %u ahead of %u", count, q->next_avail);
-    /* Acquire: entries and descriptors are read after the index that covers them. Pairs with the
-     * driver's barrier between filling the ring and storing idx (§2.7.13.3.1). */
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
     return count;
 }
 
@@ -285,9 +290,6 @@ void vq_push(struct vq *q, const struct vq_chain *chain, size_t written)
     store_le32(used + at, chain->head);
     store_le32(used + at + 4, (uint32_t)MIN(written, (size_t)UINT32_MAX));
     mem_written(q->dev->mem, GPA(q->used.v + at), USED_ELEM_BYTES);
-    /* Release: the data and the entry are visible before the index. Pairs with the driver's
-     * barrier after reading idx (§2.7.14). */
-    __atomic_thread_fence(__ATOMIC_RELEASE);
     q->next_used++;
     ring_store(q, used, 2, q->next_used);
 }
