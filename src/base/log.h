@@ -1,10 +1,11 @@
 /* Log messages for people, and trace events for developers.
  *
  * error: a person must act. warn: handled, degraded. info: lifecycle only. Everything else is a
- * trace event. Trace events are declared in their folder's trace.def, one row each: TRACE(vq_pop,
- * "queue %u head %u", unsigned queue, unsigned head) and used as trace_vq_pop(queue, head) after
- * `#include "gen/trace_<folder>.h"` (tools/gen/trace.py writes it). A disabled event costs one load
- * and one branch. `--trace 'vq_*'` enables by shell pattern. */
+ * trace event, declared in its folder's trace.def, from which tools/gen/trace.py makes a function:
+ *
+ *     vq_pop(unsigned queue, unsigned head) "queue %u head %u"      ->  trace_vq_pop(queue, head)
+ *
+ * A disabled event costs one load and one branch. `--trace 'vq_*'` enables by shell pattern. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 

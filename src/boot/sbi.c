@@ -9,6 +9,7 @@
  *
  * Threads: every hart's own. */
 #include "boot/sbi_internal.h"
+#include "boot/trace_boot.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -222,11 +223,13 @@ void sbi_call(struct sbi *s, unsigned index)
 
     for (unsigned i = 0; i < ARRAY_SIZE(args.a); i++)
         args.a[i] = get_reg(s, index, REG_A0 + i);
+    trace_sbi_call(index, eid, fid, args.a[0], args.a[1]);
     if (eid < LEGACY_END) {
         set_reg(s, index, REG_A0, (uint64_t)legacy(s, &args, eid));
         return;
     }
     struct sbi_return r = dispatch(s, &args, eid, fid);
+    trace_sbi_return(index, r.error, r.value);
     set_reg(s, index, REG_A0, (uint64_t)r.error);
     set_reg(s, index, REG_A1, r.value);
 }

@@ -8,6 +8,7 @@
  */
 #include "mem/mem.h"
 #include "base/bits.h"
+#include "mem/trace_mem.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -258,8 +259,12 @@ enum bus_result mem_read(struct mem *mem, gpa_t gpa, unsigned size, uint64_t *re
     if (!r)
         return BUS_UNHANDLED;
     uint64_t offset = gpa.v - r->base.v;
-    if (!r->host)
-        return mmio_read(r, offset, size, ret);
+    if (!r->host) {
+        enum bus_result rc = mmio_read(r, offset, size, ret);
+
+        trace_mmio_read(r->name, gpa.v, size, rc == BUS_OK ? *ret : 0, (int)rc);
+        return rc;
+    }
     if (size > r->size - offset)
         return BUS_FAULT;
     *ret = 0;
@@ -274,8 +279,12 @@ enum bus_result mem_write(struct mem *mem, gpa_t gpa, unsigned size, uint64_t va
     if (!r)
         return BUS_UNHANDLED;
     uint64_t offset = gpa.v - r->base.v;
-    if (!r->host || !r->writable)
-        return mmio_write(r, offset, size, value);
+    if (!r->host || !r->writable) {
+        enum bus_result rc = mmio_write(r, offset, size, value);
+
+        trace_mmio_write(r->name, gpa.v, size, value, (int)rc);
+        return rc;
+    }
     if (size > r->size - offset)
         return BUS_FAULT;
     memcpy(r->host + offset, &value, size);

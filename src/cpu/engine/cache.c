@@ -8,6 +8,7 @@
  *  3. Bound: the arena. When it is full everything is forgotten.
  */
 #include "cpu/engine/engine_internal.h"
+#include "cpu/engine/trace_engine.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -182,6 +183,7 @@ static struct block *insert(struct cache *cache, struct cpu *c, const uint8_t *h
     b->hash_next = *head;
     *head = b;
     c->stats.blocks_decoded++;
+    trace_block_decode(c->index, c->pc, b->mode, b->count, b->bytes);
     return b;
 }
 
@@ -210,6 +212,7 @@ void cache_reset(struct engine *e)
         cache->pages[i] = NULL;
         cache->hash[i] = NULL;
     }
+    trace_cache_reset(cache->arena_used);
     cache->arena_used = 0;
     if (e->jit)
         jit_reset(e);
@@ -279,6 +282,7 @@ static void kill_block(struct engine *e, struct block *b) REQUIRES(e->cache.lock
         p = &(*p)->hash_next;
     if (*p)
         *p = b->hash_next;
+    trace_block_kill(b->host, b->mode, b->count);
     __atomic_store_n(&b->dead, true, __ATOMIC_RELAXED);
     if (e->jit)
         jit_unlink(e, b);

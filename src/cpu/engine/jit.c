@@ -9,6 +9,7 @@
  * vCPU's thread.
  */
 #include "cpu/engine/engine_internal.h"
+#include "cpu/engine/trace_engine.h"
 #include "cpu/host/codebuf.h"
 #include "cpu/host/host.h"
 #include "cpu/ir/ir.h"
@@ -232,6 +233,7 @@ enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
             b->jit = jb;
             __atomic_store_n(&b->code, code.entry,
                              __ATOMIC_RELEASE); /* pairs with the acquire loads */
+            trace_block_translate(ec->c->index, ec->c->pc, code.size);
             ec->c->stats.blocks_translated++;
             result = JIT_DONE;
         } else if (!rc || rc == -ENOSPC) {

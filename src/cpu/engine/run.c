@@ -2,6 +2,7 @@
  * to. The vCPU's own thread. */
 #include "base/clock.h"
 #include "cpu/engine/engine_internal.h"
+#include "cpu/engine/trace_engine.h"
 
 /* Interpretations after which a block is translated: most of a boot's code runs once or twice. */
 #define HOT_HITS 8
@@ -186,5 +187,6 @@ void engine_run(struct vcpu *v, struct vcpu_exit *ret)
     while (!turn(ec, ret))
         ;
     world_leave(ec);
+    trace_cpu_exit(ec->c->index, (int)ret->reason, ec->c->pc);
     ec->c->exit = NULL;
 }

@@ -14,6 +14,7 @@
 #include "base/bits.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "device/virtio/trace_virtio.h"
 #include "device/virtio/transport.h"
 
 #include <stdarg.h>
@@ -197,6 +198,7 @@ void virtio_set_status(struct virtio_device *dev, uint8_t status)
 {
     uint8_t was = dev->status;
 
+    trace_virtio_status(dev->ops->name, status);
     if (dev->resetting)
         return; /* another vCPU's reset goes first */
     if (!status) {
@@ -212,6 +214,8 @@ void virtio_set_status(struct virtio_device *dev, uint8_t status)
         now &= (uint8_t)~VIRTIO_DRIVER_OK;
     }
     dev->status = now;
+    if (now & ~was & VIRTIO_FEATURES_OK)
+        trace_virtio_features(dev->ops->name, dev->features);
     if ((now & ~was & VIRTIO_DRIVER_OK) && !dev->broken && dev->ops->ready)
         dev->ops->ready(dev);
 }
@@ -245,8 +249,10 @@ void virtio_config_write(struct virtio_device *dev, uint64_t offset, const void 
 
 void virtio_notify(struct virtio_device *dev, unsigned index)
 {
-    if (virtio_is_live(dev) && dev->transport && vq_wants_interrupt(&dev->queues[index]))
-        dev->transport->ops->queue_interrupt(dev->transport, index);
+    if (!virtio_is_live(dev) || !dev->transport || !vq_wants_interrupt(&dev->queues[index]))
+        return;
+    trace_virtio_interrupt(dev->ops->name, index);
+    dev->transport->ops->queue_interrupt(dev->transport, index);
 }
 
 void virtio_config_changed(struct virtio_device *dev)
@@ -265,6 +271,7 @@ int virtio_break(struct virtio_device *dev, const char *fmt, ...)
     (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
     guest_error(dev->ops->name, "%s; the device needs a reset", text);
+    trace_virtio_broken(dev->ops->name, text);
     if (!dev->broken) {
         dev->broken = true;
         dev->status |= VIRTIO_NEEDS_RESET;

@@ -12,6 +12,7 @@
  */
 #include "device/virtio/vq.h"
 #include "base/bits.h"
+#include "device/virtio/trace_virtio.h"
 #include "device/virtio/virtio.h"
 
 #include <errno.h>
@@ -249,6 +250,7 @@ int vq_pop(struct vq *q, struct vq_chain *ret) REQUIRES(q->dev->lock)
     if (rc)
         return rc;
     q->next_avail++;
+    trace_vq_pop(q->dev->ops->name, q->index, head, ret->out_bytes, ret->in_bytes);
     return 1;
 }
 
@@ -285,6 +287,7 @@ void vq_push(struct vq *q, const struct vq_chain *chain, size_t written)
     uint8_t *used = used_ptr(q);
     if (!used)
         return;
+    trace_vq_push(q->dev->ops->name, q->index, chain->head, written);
     mark_written(q, chain, written);
     uint64_t at = RING_HEAD + USED_ELEM_BYTES * (uint64_t)(q->next_used & (q->size - 1u));
     store_le32(used + at, chain->head);

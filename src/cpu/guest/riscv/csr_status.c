@@ -4,6 +4,7 @@
  * Threads: the hart's own; cpu.irqs is shared.
  * Spec: Privileged 1.13 §3.1.6, §3.1.9, §3.1.18, §12.1.1, §12.1.10, §12.1.11; Sstc; CMO §3. */
 #include "cpu/guest/riscv/csr_internal.h"
+#include "cpu/guest/riscv/trace_riscv.h"
 
 #define SSTATUS_WRITABLE \
     (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR)
@@ -124,6 +125,7 @@ void rv_set_satp(struct rv_hart *h, uint64_t value)
     if (mode != SATP_BARE && mode != SATP_SV39 && mode != SATP_SV48 && mode != SATP_SV57)
         return; /* the whole write has no effect */
     h->satp = value;
+    trace_rv_satp(h->cpu.index, value);
     rv_update_mode(h);
 }
 

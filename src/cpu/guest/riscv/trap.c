@@ -5,6 +5,7 @@
  * timer changes. Threads: the hart's own.
  * Spec: Privileged 1.13 §3.1.6 to §3.1.9, §3.3, §12.1.3, §12.2. */
 #include "cpu/guest/riscv/csr_internal.h"
+#include "cpu/guest/riscv/trace_riscv.h"
 
 #define INSN_BYTES 4 /* of every instruction handled here */
 
@@ -100,6 +101,7 @@ void rv_take_exception(struct cpu *c)
     struct rv_hart *h = rv_hart_of(c);
 
     h->exception_pending = false;
+    trace_rv_exception(c->index, h->exception_cause, c->pc, h->exception_tval, h->priv);
     enter_trap(h, h->exception_cause, false, h->exception_tval);
 }
 
@@ -144,6 +146,7 @@ bool rv_take_interrupt(struct cpu *c)
 
     if (irq < 0)
         return false;
+    trace_rv_interrupt(c->index, (unsigned)irq, c->pc, h->priv);
     enter_trap(h, (uint64_t)irq, true, 0);
     return true;
 }
