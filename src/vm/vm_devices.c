@@ -1,9 +1,16 @@
 /* Which virtio devices a configuration asks for, in the order of their PCI slots. */
+#include "device/virtio/balloon.h"
+#include "device/virtio/blk.h"
 #include "device/virtio/console.h"
+#include "device/virtio/fs.h"
 #include "device/virtio/net.h"
+#include "device/virtio/rng.h"
+#include "device/virtio/vsock.h"
+#include "disk/disk.h"
 #include "vm/vm_internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Put @dev, just made, behind a transport; it is freed on failure. */
@@ -101,12 +108,97 @@ static int add_net(struct vm *vm, struct error *err)
     return plug(vm, dev, err);
 }
 
+static int add_disk(struct vm *vm, size_t index, struct error *err)
+{
+    const struct vm_disk_config *d = &vm->config.disks[index];
+    char serial[VIRTIO_BLK_SERIAL_MAX + 1];
+    struct virtio_blk_config config = {
+        .queues = MIN(vm->config.cpus, (unsigned)VIRTIO_BLK_MAX_QUEUES),
+        .serial = serial,
+    };
+    unsigned flags = (d->readonly ? DISK_READONLY : 0) | (d->snapshot ? DISK_SNAPSHOT : 0);
+    struct disk *disk;
+    struct virtio_device *dev;
+
+    (void)snprintf(serial, sizeof(serial), "disk%zu", index);
+    int rc = disk_open(d->path, d->format, flags, &disk, err);
+    if (rc)
+        return rc;
+    rc = virtio_blk_new(vm->mem, &config, disk, &dev, err);
+    if (rc) {
+        disk_close(disk);
+        return rc;
+    }
+    return plug(vm, dev, err);
+}
+
+static int add_disks(struct vm *vm, struct error *err)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < vm->config.disk_count && !rc; i++)
+        rc = add_disk(vm, i, err);
+    return rc;
+}
+
+static int add_rng(struct vm *vm, struct error *err)
+{
+    struct virtio_device *dev;
+
+    if (vm->config.no_rng)
+        return 0;
+    int rc = virtio_rng_new(vm->mem, vm->io, &dev, err);
+    return rc ? rc : plug(vm, dev, err);
+}
+
+static int add_balloon(struct vm *vm, struct error *err)
+{
+    struct virtio_device *dev;
+
+    if (vm->config.no_balloon)
+        return 0;
+    int rc = virtio_balloon_new(vm->mem, vm->io, &dev, err);
+    return rc ? rc : plug(vm, dev, err);
+}
+
+static int add_shares(struct vm *vm, struct error *err)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < vm->config.share_count && !rc; i++) {
+        const struct vm_share_config *s = &vm->config.shares[i];
+        struct virtio_fs_config config = {
+            .tag = s->tag,
+            .host_path = s->host_path,
+            .readonly = s->readonly,
+        };
+        struct virtio_device *dev;
+
+        rc = virtio_fs_new(vm->mem, &config, &dev, err);
+        if (!rc)
+            rc = plug(vm, dev, err);
+    }
+    return rc;
+}
+
+static int add_vsock(struct vm *vm, struct error *err)
+{
+    struct virtio_vsock_config config = {
+        .cid = vm->config.vsock_cid,
+        .dir = vm->config.vsock_dir,
+    };
+    struct virtio_device *dev;
+
+    if (!vm->config.vsock_cid)
+        return 0;
+    int rc = virtio_vsock_new(vm->mem, vm->io, &config, &dev, err);
+    return rc ? rc : plug(vm, dev, err);
+}
+
 int vm_add_devices(struct vm *vm, struct error *err)
 {
     static int (*const add[])(struct vm * vm, struct error * err) = {
-        add_console,
-        add_ports,
-        add_net,
+        add_console, add_ports, add_disks, add_net, add_rng, add_balloon, add_shares, add_vsock,
     };
     int rc = 0;
 
