@@ -12,6 +12,7 @@
  */
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/iov.h"
 #include "base/log.h"
 #include "net/user_internal.h"
 
@@ -32,10 +33,8 @@
 
 bool user_queue_add(struct user_queue *q, const struct iovec *iov, int iovcnt, size_t limit)
 {
-    size_t size = 0;
+    size_t size = iov_bytes(iov, (unsigned)iovcnt);
 
-    for (int i = 0; i < iovcnt; i++)
-        size += iov[i].iov_len;
     if (q->bytes + size > limit)
         return false;
     struct user_frame *f = malloc(sizeof(*f) + size);
@@ -112,10 +111,8 @@ static void wake(struct user *u)
 static void user_send(struct net_backend *b, const struct iovec *iov, int iovcnt)
 {
     struct user *u = container_of(b, struct user, base);
-    size_t size = 0;
+    size_t size = iov_bytes(iov, (unsigned)iovcnt);
 
-    for (int i = 0; i < iovcnt; i++)
-        size += iov[i].iov_len;
     if (size < 14 || size > USER_FRAME_MAX)
         return;
     if (!loop_is_self(u->loop)) {

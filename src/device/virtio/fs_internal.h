@@ -134,9 +134,6 @@ void fs_server_reset(struct fs_server *s);
 size_t fs_serve(struct fs_server *s, struct fs_work *work, const struct iovec *in,
                 unsigned in_count, const struct iovec *out, unsigned out_count);
 
-/** The part of @iov from @offset on, at most @size bytes, as a list in @ret. Returns its length. */
-unsigned fs_iov_slice(const struct iovec *iov, unsigned count, size_t offset, size_t size,
-                      struct iovec *ret);
 /** Store @size bytes as the answer. 0, or -EIO if the guest left no room. */
 must_check int fs_reply(struct fs_request *r, const void *data, size_t size);
 /** Is @name one component that names something in a folder? */

@@ -7,6 +7,7 @@
  * Threads: any.
  */
 #include "base/fd.h"
+#include "base/iov.h"
 #include "device/virtio/fs_internal.h"
 
 #include <errno.h>
@@ -196,7 +197,7 @@ int fs_op_write(struct fs_request *r)
     h = fs_handle_get(r->server, in->fh, false);
     if (!h)
         return -EBADF;
-    unsigned n = fs_iov_slice(r->data, r->data_count, before, in->size, r->work->iov);
+    unsigned n = iov_slice(r->work->iov, r->data, r->data_count, before, in->size);
     ssize_t got = pwritev(h->fd, r->work->iov, (int)n, (off_t)in->offset);
     int rc = got < 0 ? -errno : 0;
     if (!rc && h->privileged_bits && (in->write_flags & FUSE_WRITE_KILL_SUIDGID))

@@ -9,6 +9,7 @@
  *
  * Threads: any; a request belongs to one.
  */
+#include "base/iov.h"
 #include "base/log.h"
 #include "device/virtio/fs_internal.h"
 
@@ -31,24 +32,6 @@ struct fs_op {
     uint16_t args; /* bytes of arguments before names and data */
     uint16_t flags;
 };
-
-unsigned fs_iov_slice(const struct iovec *iov, unsigned count, size_t offset, size_t size,
-                      struct iovec *ret)
-{
-    unsigned n = 0;
-
-    for (unsigned i = 0; i < count && size; i++) {
-        if (offset >= iov[i].iov_len) {
-            offset -= iov[i].iov_len;
-            continue;
-        }
-        size_t len = MIN(iov[i].iov_len - offset, size);
-        ret[n++] = (struct iovec){.iov_base = (char *)iov[i].iov_base + offset, .iov_len = len};
-        size -= len;
-        offset = 0;
-    }
-    return n;
-}
 
 static size_t copy(const struct iovec *iov, unsigned count, size_t offset, void *buf, size_t size,
                    bool out)
@@ -249,15 +232,6 @@ static bool may_run(struct fs_server *s, uint32_t opcode)
     return started || opcode == FUSE_INIT;
 }
 
-static size_t iov_size(const struct iovec *iov, unsigned count)
-{
-    size_t size = 0;
-
-    for (unsigned i = 0; i < count; i++)
-        size += iov[i].iov_len;
-    return size;
-}
-
 size_t fs_serve(struct fs_server *s, struct fs_work *work, const struct iovec *in,
                 unsigned in_count, const struct iovec *out, unsigned out_count)
 {
@@ -266,10 +240,10 @@ size_t fs_serve(struct fs_server *s, struct fs_work *work, const struct iovec *i
         .work = work,
         .data = in,
         .data_count = in_count,
-        .data_size = iov_size(in, in_count),
+        .data_size = iov_bytes(in, in_count),
         .out = out,
         .out_count = out_count,
-        .out_size = iov_size(out, out_count),
+        .out_size = iov_bytes(out, out_count),
     };
     static const struct fs_op none = {NULL, 0, 0};
     const struct fs_op *op = &none;

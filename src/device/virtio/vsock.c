@@ -13,7 +13,7 @@
  * Threads: see vsock_host.c.
  */
 #include "device/virtio/vsock.h"
-#include "base/fd.h"
+#include "base/iov.h"
 #include "base/log.h"
 #include "device/virtio/vsock_internal.h"
 
@@ -144,24 +144,6 @@ static void give_packet(struct vsock *v, const struct vsock_packet *p) REQUIRES(
     v->rx_held = false;
 }
 
-/** The part of the held buffer behind the header, as far as @limit. */
-static unsigned payload_iov(const struct vq_chain *c, size_t limit, struct iovec *ret)
-{
-    size_t skip = VSOCK_HEADER_BYTES;
-    unsigned n = 0;
-
-    for (unsigned i = c->out_count; i < c->out_count + c->in_count && limit; i++) {
-        size_t s = MIN(skip, c->iov[i].iov_len);
-        size_t len = MIN(c->iov[i].iov_len - s, limit);
-
-        skip -= s;
-        if (len)
-            ret[n++] = (struct iovec){.iov_base = (char *)c->iov[i].iov_base + s, .iov_len = len};
-        limit -= len;
-    }
-    return n;
-}
-
 /** What control packet is due? Fills op and flags. */
 static bool next_control(struct vsock_conn *c, struct vsock_packet *p)
 {
@@ -206,7 +188,9 @@ static bool next_packet(struct vsock *v, struct vsock_conn *c, struct vsock_pack
     if (!next_control(c, p)) {
         if (!may_send_data(c))
             return false;
-        p->len = (uint32_t)vsock_read(c, iov, payload_iov(&v->rx, credit(c), iov));
+        unsigned n = iov_slice(iov, v->rx.iov + v->rx.out_count, v->rx.in_count, VSOCK_HEADER_BYTES,
+                               credit(c));
+        p->len = (uint32_t)vsock_read(c, iov, n);
         c->sent += p->len;
         if (!p->len) {
             if (c->eof)
@@ -270,24 +254,12 @@ static bool handle_data(struct vsock *v, struct vsock_conn *c, const struct vsoc
     REQUIRES(v->dev.lock)
 {
     struct iovec iov[VQ_MAX_IOV];
-    struct vq_chain *t = &v->tx;
-    size_t skip = VSOCK_HEADER_BYTES;
-    size_t left = p->len;
-    unsigned n = 0;
 
     if (c->state == VSOCK_CLOSING)
         return true; /* it crossed our shutdown: nobody reads it any more */
     if (c->state != VSOCK_OPEN || (c->guest_shut & VSOCK_NO_SEND))
         return false;
-    for (unsigned i = 0; i < t->out_count && left; i++) {
-        size_t s = MIN(skip, t->iov[i].iov_len);
-        size_t len = MIN(t->iov[i].iov_len - s, left);
-
-        skip -= s;
-        if (len)
-            iov[n++] = (struct iovec){.iov_base = (char *)t->iov[i].iov_base + s, .iov_len = len};
-        left -= len;
-    }
+    unsigned n = iov_slice(iov, v->tx.iov, v->tx.out_count, VSOCK_HEADER_BYTES, p->len);
     if (!vsock_write(c, iov, n, p->len))
         return false;
     if (c->forwarded - c->told_forwarded >= VSOCK_BUFFER / 2)
