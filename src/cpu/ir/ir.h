@@ -43,6 +43,7 @@ enum ir_flag {
     IR_EFFECT = 8,
     IR_FAULT = 16,
     IR_EXIT = 32,
+    IR_RAISES = 64,
 };
 
 enum ir_cc { IR_EQ, IR_NE, IR_LT, IR_GE, IR_LE, IR_GT, IR_LTU, IR_GEU, IR_LEU, IR_GTU, IR_CCS };
@@ -356,7 +357,8 @@ static inline uint16_t ir_call(struct ir_func *f, enum ir_type type, void (*fn)(
     return ir_last(f);
 }
 /** Execute @insn (the struct insn of the current INSN, alive as long as the code) by the guest's
- * interpreter: for whatever does not deserve a translation and does not branch. */
+ * interpreter: for whatever does not deserve a translation and does not branch. It is all
+ * that its INSN does. */
 static inline void ir_interp(struct ir_func *f, const void *insn)
 {
     ir_append(f, IR_INTERP, IR_NONE, 0)->imm = (int64_t)(uintptr_t)insn;

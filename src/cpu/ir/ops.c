@@ -9,7 +9,8 @@ enum {
     READS = IR_READS,
     EFFECT = IR_EFFECT,
     FAULT = IR_FAULT,
-    EXIT = IR_EXIT
+    EXIT = IR_EXIT,
+    RAISES = IR_RAISES
 };
 
 const struct ir_op_info ir_op_info[IR_OPS] = {

@@ -1,0 +1,283 @@
+/* State of one compilation, and the calls by which this folder's files meet.
+ *
+ *   compile.c  order: liveness, entry, one op after the other, stubs
+ *   regs.c     where values and guest state live
+ *   asm_*.c    code selection by group of operations
+ *   stub.c     the cold ends
+ *   common.c   routines at the start of the buffer: enter, leave, slow paths
+ *
+ * Values: a temp of the IR is in a register, in a stack spill, at home (a guest state slot whose
+ * memory holds it), or a constant, or several of these.
+ * Slots: 8-byte aligned guest state of 8 bytes. A dirty slot's memory is stale; its value is `val`.
+ *
+ * Invariants:
+ * 1. A value's home slot has val == that value and is clean.
+ * 2. A dirty slot's val is live until after the last op that may look at memory before the next
+ *    SET of the slot (liveness counts such ops as uses).
+ * 3. A register holds a value as long as last_use >= the current op; then it is free without
+ *    further notice.
+ * 4. Code selection gets all its operands (which may emit spills, reloads, constants) before it
+ *    emits anything that sets flags. */
+#ifndef CPU_HOST_X86_64_ASM_H
+#define CPU_HOST_X86_64_ASM_H
+
+#include "cpu/host/codebuf.h"
+#include "cpu/host/host.h"
+#include "cpu/host/x86_64/emit.h"
+#include "cpu/ir/ir.h"
+
+#include <errno.h>
+
+#define ASM_NONE      UINT16_MAX
+#define ASM_SLOTS     120
+#define ASM_SLOT_MAP  512 /* slots lie in the first 8 * this bytes of state */
+#define ASM_SPILLS    48
+#define ASM_STUBS     1024
+#define ASM_SNAPSHOTS 16384
+#define ASM_MARGIN    512 /* no op, and no stub without its snapshot, emits more */
+#define ASM_MAX_INSNS 4000
+
+/* The frame that host_enter() makes, from rsp in generated code. */
+#define FRAME_SPILL 0
+#define FRAME_ARG   (ASM_SPILLS * 8) /* 5 arguments of slow paths */
+#define FRAME_SAVE  (FRAME_ARG + 40) /* scratch of division and such */
+#define FRAME_SIZE  (FRAME_SAVE + 32)
+
+/* What a slow path's routine is told by a pushed word. */
+#define WORD_OFFSET_BITS 12
+#define WORD_SIZE_SHIFT  12 /* log2 */
+#define WORD_MMU_SHIFT   14
+#define WORD_OP_SHIFT    16
+#define WORD_RETIRED     20 /* 12 bits: instructions retired but not yet counted */
+
+enum common_routine {
+    COMMON_ENTER,
+    COMMON_LEAVE,    /* rax, rdx = struct host_leave */
+    COMMON_LOAD,     /* rax = va; returns the value in rax */
+    COMMON_STORE,    /* rax = va, rcx = value */
+    COMMON_ATOMIC,   /* rax = va, rcx = operand; returns the old value in rax */
+    COMMON_CAS,      /* rax = va, rcx = expected, FRAME_ARG = desired; returns the old value */
+    COMMON_CALL,     /* rax = function, FRAME_ARG = arguments; returns its result in rax */
+    COMMON_CALL_FP,  /* the same; exceptions that it raises in MXCSR count */
+    COMMON_INDIRECT, /* rax = pc: jump by the jump cache or leave */
+    COMMON_COUNT
+};
+
+enum common_constant {
+    CONSTANT_SIGN64, /* 16 bytes each */
+    CONSTANT_ABS64,
+    CONSTANT_SIGN32,
+    CONSTANT_ABS32,
+    CONSTANT_BOX,
+    CONSTANT_NAN64,
+    CONSTANT_NAN32,
+    CONSTANT_TWO63_64, /* 2^63, 2^32 */
+    CONSTANT_TWO63_32,
+    CONSTANT_TWO32_64,
+    CONSTANT_TWO32_32,
+    CONSTANT_MXCSR,
+    CONSTANT_COUNT
+};
+
+struct value {
+    uint16_t last_use;
+    int16_t spill; /* -1 = none */
+    int16_t home;  /* slot, -1 = none */
+    int8_t reg;    /* -1 = none */
+    bool no_nan;   /* floating point: need not be canonical, all uses take any NaN */
+};
+
+struct slot {
+    uint32_t offset;
+    uint16_t val; /* ASM_NONE = not known: memory is exact */
+    uint16_t set; /* liveness: pending SET's value; ASM_NONE */
+    uint16_t set_at;
+    bool dirty;
+};
+
+enum stub_kind {
+    STUB_LOAD,
+    STUB_STORE,
+    STUB_AMO,
+    STUB_CAS,
+    STUB_SC,
+    STUB_BRANCH, /* side exit */
+    STUB_EXIT,   /* an unlinked direct exit */
+    STUB_ATTENTION,
+    STUB_STATUS, /* a helper's status is not 0 */
+    STUB_DIV,
+    STUB_NAN,
+    STUB_FMINMAX,
+    STUB_FTOI,
+    STUB_FTOU,
+    STUB_UTOF
+};
+
+struct stub {
+    uint8_t kind;
+    int8_t dst, a, b; /* registers as the kind wants them; -1 = none */
+    uint16_t insn;
+    uint16_t snap, snap_count;
+    uint32_t word; /* for slow path routines */
+    uint32_t arg;  /* exit index, count of instructions... */
+    int64_t imm;
+    uint8_t *from[2]; /* rel32s that lead here */
+    uint8_t *resume;
+};
+
+enum place_kind { PLACE_REG, PLACE_SPILL, PLACE_HOME, PLACE_CONST };
+
+/** Where a dirty slot's value is at a stub. */
+struct place {
+    uint16_t offset; /* of the slot */
+    uint8_t kind;
+    uint8_t reg;
+    int32_t disp; /* spill, home: offset; constants: the temp */
+};
+
+struct asm_state {
+    struct emit e;
+    struct host *h;
+    const struct host_env *env;
+    const struct ir_func *f;
+    unsigned features;
+    void *owner;
+    int error;
+
+    unsigned cur;         /* op being compiled */
+    uint32_t page_offset; /* of its guest instruction */
+    unsigned insns;       /* INSNs so far */
+    unsigned counted;     /* of them, already added to instret */
+    uint8_t *entry;
+    struct host_code *code;
+
+    struct value *values;
+    uint16_t regs[X86_REGS]; /* the value in each, ASM_NONE */
+    uint32_t pinned;         /* registers that the current op uses */
+    uint64_t spills;         /* bitmap of slots in use */
+    struct slot slots[ASM_SLOTS];
+    unsigned slot_count;
+    uint8_t slot_map[ASM_SLOT_MAP]; /* offset / 8 → slot + 1, 0 = none */
+    struct stub stubs[ASM_STUBS];
+    unsigned stub_count;
+    struct place places[ASM_SNAPSHOTS];
+    unsigned place_count;
+};
+
+struct host {
+    struct host_env env;
+    struct codebuf *code;
+    unsigned features;
+    FILE *dump;
+    uint8_t *common[COMMON_COUNT]; /* addresses in the writable alias: displacements are the */
+    uint8_t *constants;            /* same in both */
+    size_t common_size;
+    struct asm_state a;
+    struct value values[ASM_MAX_INSNS + 8];
+};
+
+static inline const struct ir_insn *asm_insn(const struct asm_state *a)
+{
+    return &a->f->insns[a->cur];
+}
+static inline struct rm rm_state(int64_t offset)
+{
+    return rm_mem(REG_STATE, offset);
+}
+static inline struct rm rm_frame(int64_t offset)
+{
+    return rm_mem(RSP, offset);
+}
+static inline struct rm rm_constant(const struct asm_state *a, enum common_constant c)
+{
+    return rm_rip(a->h->constants + 16 * c);
+}
+static inline bool is_const(const struct asm_state *a, uint16_t v)
+{
+    return a->f->insns[v].op == IR_CONST;
+}
+/** Is @v a constant that fits a sign-extended imm32 of an operation @bytes wide? */
+static inline bool is_imm(const struct asm_state *a, uint16_t v, unsigned bytes, int32_t *ret)
+{
+    int64_t imm = a->f->insns[v].imm;
+
+    if (!is_const(a, v) || (bytes == 8 && !fits32(imm)))
+        return false;
+    *ret = (int32_t)imm;
+    return true;
+}
+static inline bool dies_here(const struct asm_state *a, uint16_t v)
+{
+    return a->values[v].last_use <= a->cur;
+}
+
+/* regs.c */
+void regs_liveness(struct asm_state *a);
+/** Free register of the class that @pool says, spilling if need be. Pinned. */
+unsigned regs_alloc(struct asm_state *a, uint32_t pool);
+/** @v in a register, pinned for this op. */
+unsigned regs_use(struct asm_state *a, uint16_t v);
+/** @v as a source operand: a register (pinned), or the memory where it is if this is its last use
+ * and it has no register. */
+struct rm regs_use_rm(struct asm_state *a, uint16_t v);
+/** Register for the current op's result. */
+unsigned regs_def(struct asm_state *a);
+/** The same, preferably the one of @v, an operand that is not needed once the result is written. */
+unsigned regs_def_reuse(struct asm_state *a, uint16_t v);
+/** The same, holding a copy of @v to start with: its own register if it dies here. */
+unsigned regs_def_from(struct asm_state *a, uint16_t v);
+/** Load @v into scratch register @reg. */
+void regs_copy_to(struct asm_state *a, uint16_t v, unsigned reg);
+/** Is @reg live: must it survive this op? */
+bool regs_is_live(const struct asm_state *a, unsigned reg);
+void regs_get(struct asm_state *a);
+void regs_set(struct asm_state *a);
+/** Write all dirty slots to memory. */
+void regs_flush(struct asm_state *a);
+/** Memory may have changed: cached slots are worth nothing. Only after regs_flush(). */
+void regs_forget(struct asm_state *a);
+void regs_dump(const struct asm_state *a, FILE *out);
+
+/* stub.c */
+/** A new stub for the current op, without snapshot; never NULL (on overflow a->error is set). */
+struct stub *stub_new(struct asm_state *a, enum stub_kind kind);
+/** Record where dirty slots are now. */
+void stub_snapshot(struct asm_state *a, struct stub *s);
+uint32_t stub_word(const struct asm_state *a, unsigned size, unsigned mmu, unsigned op);
+void stubs_emit(struct asm_state *a);
+/** Is there room for one more op? If not, a->error is set. */
+static inline bool asm_has_room(struct asm_state *a)
+{
+    if (a->e.end - a->e.p < ASM_MARGIN)
+        a->error = -ENOSPC;
+    return !a->error;
+}
+
+/* asm_*.c */
+void asm_integer(struct asm_state *a);
+void asm_muldiv(struct asm_state *a);
+void asm_shift(struct asm_state *a);
+void asm_bits(struct asm_state *a);
+void asm_compare(struct asm_state *a); /* SETCC, SELECT, MIN.. */
+enum x86_cc asm_cmp(struct asm_state *a, enum ir_cc cc, unsigned bytes, uint16_t x, uint16_t y);
+void asm_memory(struct asm_state *a);
+void asm_atomic(struct asm_state *a);
+void asm_float(struct asm_state *a);
+void asm_float_compare(struct asm_state *a);
+void asm_float_convert(struct asm_state *a);
+void asm_call(struct asm_state *a);
+void asm_helper(struct asm_state *a, void (*fn)(void), bool flags);
+void asm_interp(struct asm_state *a);
+void asm_exit(struct asm_state *a);
+/** Jump to the direct exit @delta; state is exact. */
+void asm_exit_to(struct asm_state *a, int64_t delta);
+void asm_entry(struct asm_state *a);
+void asm_count_retired(struct asm_state *a, unsigned retired);
+
+/* fallback.c: what the host lacks, uint64_t fn(void *state, uint64_t...) */
+void (*fallback_for(enum ir_op op, enum ir_type type))(void);
+
+/* common.c */
+void common_emit(struct host *h);
+
+#endif

@@ -1,0 +1,233 @@
+/* Code selection: entry, exits, calls of helpers.
+ *
+ * A direct exit within the page is a jump whose rel32 is 4-byte aligned, so host_link() can patch
+ * it under running code; other exits look their pc up in the jump cache. */
+#include "cpu/host/x86_64/asm.h"
+
+#include <errno.h>
+
+static bool same_page(const struct asm_state *a, int64_t delta)
+{
+    return delta >= 0 && delta < 4096;
+}
+
+void asm_entry(struct asm_state *a)
+{
+    struct stub *s = stub_new(a, STUB_ATTENTION);
+
+    emit_group1(&a->e, G1_CMP, false, rm_state(a->env->attention), 0);
+    s->from[0] = emit_jcc(&a->e, CC_NE, NULL);
+}
+
+void asm_count_retired(struct asm_state *a, unsigned retired)
+{
+    if (retired > a->counted)
+        emit_group1(&a->e, G1_ADD, true, rm_state(a->env->instret),
+                    (int32_t)(retired - a->counted));
+}
+
+/** A jump to the direct exit @delta, conditional on @cc unless that is -1. State is exact. */
+static void jump_direct(struct asm_state *a, int cc, int64_t delta)
+{
+    unsigned opcode = cc < 0 ? 1 : 2;
+    struct stub *s;
+    struct host_exit *x;
+    uint8_t *at;
+
+    if (delta == a->f->start_offset) {
+        if (cc < 0)
+            emit_jmp(&a->e, a->entry);
+        else
+            emit_jcc(&a->e, (enum x86_cc)cc, a->entry);
+        return;
+    }
+    if (a->code->exit_count == HOST_MAX_EXITS) {
+        a->error = -E2BIG;
+        return;
+    }
+    emit_nop(&a->e, (unsigned)-((uintptr_t)a->e.p + opcode) & 3);
+    at = cc < 0 ? emit_jmp(&a->e, NULL) : emit_jcc(&a->e, (enum x86_cc)cc, NULL);
+    x = &a->code->exits[a->code->exit_count];
+    x->patch = (uint32_t)(at - a->entry);
+    x->delta = delta;
+    s = stub_new(a, STUB_EXIT);
+    s->from[0] = at;
+    s->arg = a->code->exit_count++;
+    s->imm = delta;
+}
+
+/** rax = pc of the exit @delta; go there by the jump cache. */
+static void jump_far(struct asm_state *a, int64_t delta)
+{
+    emit_op(&a->e, X_LOAD, true, RAX, rm_state(a->env->code_page));
+    if (fits32(delta)) {
+        emit_group1(&a->e, G1_ADD, true, rm_reg(RAX), (int32_t)delta);
+    } else {
+        emit_const(&a->e, RCX, (uint64_t)delta);
+        emit_rr(&a->e, X_ADD + 2, true, RAX, RCX);
+    }
+    emit_jmp(&a->e, a->h->common[COMMON_INDIRECT]);
+}
+
+void asm_exit_to(struct asm_state *a, int64_t delta)
+{
+    if (same_page(a, delta))
+        jump_direct(a, -1, delta);
+    else
+        jump_far(a, delta);
+}
+
+static void branch(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    bool last = a->cur + 2 == a->f->count && i[1].op == IR_EXIT_DIRECT;
+    enum x86_cc cc;
+    struct stub *s;
+
+    if (last) { /* both ways out want state written: do it once, before */
+        regs_flush(a);
+        asm_count_retired(a, a->insns);
+        a->counted = a->insns;
+    }
+    cc = asm_cmp(a, i->aux, i->size, i->arg[0], i->arg[1]);
+    if (last && same_page(a, i->imm)) {
+        jump_direct(a, (int)cc, i->imm);
+        return;
+    }
+    s = stub_new(a, STUB_BRANCH);
+    stub_snapshot(a, s);
+    s->from[0] = emit_jcc(&a->e, cc, NULL);
+    s->arg = a->insns - a->counted;
+    s->imm = i->imm;
+}
+
+static void leave_status(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+
+    emit_op(&a->e, X_LOAD, true, RAX, rm_state(a->env->code_page));
+    emit_const(&a->e, RCX, (uint64_t)i->imm);
+    emit_rr(&a->e, X_ADD + 2, true, RAX, RCX);
+    emit_op(&a->e, X_STORE, true, RAX, rm_state(a->env->pc));
+    emit_store_imm(&a->e, false, rm_state(a->env->status), i->aux);
+    emit_const(&a->e, RAX, HOST_LEAVE_STATUS);
+    emit_jmp(&a->e, a->h->common[COMMON_LEAVE]);
+}
+
+void asm_exit(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+
+    if (i->op == IR_BRANCH) {
+        branch(a);
+        return;
+    }
+    regs_flush(a);
+    asm_count_retired(a, a->insns);
+    switch (i->op) {
+    case IR_EXIT_DIRECT:
+        asm_exit_to(a, i->imm);
+        break;
+    case IR_EXIT_INDIRECT:
+        regs_copy_to(a, i->arg[0], RAX);
+        emit_jmp(&a->e, a->h->common[COMMON_INDIRECT]);
+        break;
+    default:
+        leave_status(a);
+        break;
+    }
+}
+
+/* --- Calls */
+
+static void pass(struct asm_state *a, unsigned n, uint16_t v)
+{
+    struct rm to = rm_frame(FRAME_ARG + 8 * n);
+    int reg = a->values[v].reg;
+    int32_t imm;
+
+    if (reg < 0 && is_imm(a, v, ir_type_size(a->f->insns[v].type), &imm)) {
+        emit_store_imm(&a->e, true, to, imm);
+        return;
+    }
+    if (reg < 0) {
+        regs_copy_to(a, v, RAX);
+        reg = RAX;
+    }
+    if (reg >= XMM0)
+        emit_op(&a->e, X_MOVSD + 1, false, (unsigned)reg, to);
+    else
+        emit_op(&a->e, X_STORE, true, (unsigned)reg, to);
+}
+
+static void call_routine(struct asm_state *a, enum common_routine r, uint64_t fn)
+{
+    emit_const(&a->e, RAX, fn);
+    emit_push_imm(&a->e, stub_word(a, 1, 0, 0));
+    emit_call(&a->e, a->h->common[r]);
+}
+
+static void take_result(struct asm_state *a)
+{
+    enum ir_type t = asm_insn(a)->type;
+    unsigned dst;
+
+    if (t == IR_NONE)
+        return;
+    dst = regs_def(a);
+    if (ir_is_float(t))
+        emit_rr(&a->e, X_MOVD_TO, t == IR_F64, dst, RAX);
+    else
+        emit_mov(&a->e, true, dst, RAX);
+}
+
+void asm_helper(struct asm_state *a, void (*fn)(void), bool flags)
+{
+    const struct ir_insn *i = asm_insn(a);
+
+    for (unsigned n = 0; n < i->nargs; n++)
+        pass(a, n, i->arg[n]);
+    call_routine(a, flags ? COMMON_CALL_FP : COMMON_CALL, (uint64_t)(uintptr_t)fn);
+    take_result(a);
+}
+
+void asm_call(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    struct stub *s;
+
+    for (unsigned n = 0; n < i->nargs; n++)
+        pass(a, n, i->arg[n]);
+    if (i->aux & (IR_CALL_READS | IR_CALL_WRITES))
+        regs_flush(a);
+    if (i->aux & IR_CALL_WRITES)
+        regs_forget(a);
+    call_routine(a, COMMON_CALL, (uint64_t)i->imm);
+    if (i->aux & IR_CALL_EXITS) {
+        s = stub_new(a, STUB_STATUS);
+        stub_snapshot(a, s);
+        s->arg = a->insns - 1 - a->counted;
+        s->imm = a->page_offset;
+        emit_group1(&a->e, G1_CMP, false, rm_state(a->env->status), 0);
+        s->from[0] = emit_jcc(&a->e, CC_NE, NULL);
+    }
+    take_result(a);
+}
+
+void asm_interp(struct asm_state *a)
+{
+    struct stub *s;
+
+    regs_flush(a);
+    regs_forget(a);
+    asm_count_retired(a, a->insns - 1);
+    a->counted = a->insns; /* the interpreter counts this one */
+    emit_const(&a->e, RAX, (uint64_t)asm_insn(a)->imm);
+    emit_op(&a->e, X_STORE, true, RAX, rm_frame(FRAME_ARG));
+    call_routine(a, COMMON_CALL, (uint64_t)(uintptr_t)a->env->interp);
+    s = stub_new(a, STUB_STATUS);
+    s->a = 1; /* pc and instret are set */
+    emit_op(&a->e, X_STORE, false, RAX, rm_state(a->env->status));
+    emit_rr(&a->e, X_TEST, false, RAX, RAX);
+    s->from[0] = emit_jcc(&a->e, CC_NE, NULL);
+}

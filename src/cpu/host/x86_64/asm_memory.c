@@ -1,0 +1,286 @@
+/* Code selection: guest memory. Every access probes the software TLB in line:
+ *
+ *     lea   ecx, [base + disp]              entry = (va >> 12 & mask) * 32
+ *     shr   ecx, 7
+ *     and   ecx, mask * 32
+ *     lea   rax, [base + disp + size - 1]   the page of its last byte
+ *     and   rax, -4096
+ *     cmp   rax, [context + rcx + tag]      is the page of the first one, and may be accessed?
+ *     jne   stub
+ *     mov   rax, [context + rcx + addend]
+ *     mov   reg, [rax + base + disp]
+ *
+ * The stub writes dirty state home and calls the slow path, which raises the guest's fault or gives
+ * the value. Atomics want alignment, so they test the first byte's address with its low bits. */
+#include "cpu/host/x86_64/asm.h"
+
+#include "base/bits.h"
+
+#define ENTRY_BITS 5 /* log2 of a TLB entry's size */
+
+/** Emit the probe; then rax = addend. @aligned: misaligned addresses miss. */
+static uint8_t *probe(struct asm_state *a, unsigned base, int32_t disp, unsigned size, bool write,
+                      bool aligned)
+{
+    const struct ir_insn *i = asm_insn(a);
+    const struct host_env *env = a->env;
+    int64_t entry = env->tlb + (int64_t)i->aux * env->tlb_stride;
+    int32_t last = disp + (aligned ? 0 : (int32_t)size - 1);
+    uint8_t *miss;
+
+    if (disp)
+        emit_lea(&a->e, false, RCX, rm_mem(base, disp));
+    else
+        emit_mov(&a->e, false, RCX, base);
+    emit_shift(&a->e, SH_SHR, false, rm_reg(RCX), 12 - ENTRY_BITS);
+    emit_group1(&a->e, G1_AND, false, rm_reg(RCX), (int32_t)(MASK(env->tlb_bits) << ENTRY_BITS));
+    if (last)
+        emit_lea(&a->e, true, RAX, rm_mem(base, last));
+    else
+        emit_mov(&a->e, true, RAX, base);
+    emit_group1(&a->e, G1_AND, true, rm_reg(RAX), aligned ? -4096 | ((int32_t)size - 1) : -4096);
+    emit_op(&a->e, X_CMP + 2, true, RAX,
+            rm_sib(REG_CONTEXT, RCX, 0, entry + (write ? env->tlb_tag_write : env->tlb_tag_read)));
+    miss = emit_jcc(&a->e, CC_NE, NULL);
+    emit_op(&a->e, X_LOAD, true, RAX, rm_sib(REG_CONTEXT, RCX, 0, entry + env->tlb_addend));
+    return miss;
+}
+
+static struct stub *memory_stub(struct asm_state *a, enum stub_kind kind, unsigned base,
+                                unsigned op)
+{
+    const struct ir_insn *i = asm_insn(a);
+    struct stub *s = stub_new(a, kind);
+
+    stub_snapshot(a, s);
+    s->word = stub_word(a, i->size, i->aux, op);
+    s->a = (int8_t)base;
+    s->imm = i->disp;
+    return s;
+}
+
+static void load(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    unsigned base = regs_use(a, i->arg[0]), dst;
+    struct stub *s = memory_stub(a, STUB_LOAD, base, 0);
+    bool sign = i->op == IR_LOADS, w = i->type == IR_I64;
+    struct rm m = rm_sib(RAX, base, 0, i->disp);
+
+    dst = regs_def_reuse(a, i->arg[0]);
+    s->dst = (int8_t)dst;
+    s->from[0] = probe(a, base, i->disp, i->size, false, false);
+    if (ir_is_float(i->type))
+        emit_op(&a->e, i->size == 4 ? X_MOVSS : X_MOVSD, false, dst, m);
+    else if (i->size == 1)
+        emit_op(&a->e, sign ? X_MOVSX8 : X_MOVZX8, sign && w, dst, m);
+    else if (i->size == 2)
+        emit_op(&a->e, sign ? X_MOVSX16 : X_MOVZX16, sign && w, dst, m);
+    else if (i->size == 4)
+        emit_op(&a->e, sign && w ? X_MOVSXD : X_LOAD, sign && w, dst, m);
+    else
+        emit_op(&a->e, X_LOAD, true, dst, m);
+    s->resume = a->e.p;
+}
+
+static void store_imm(struct asm_state *a, unsigned size, struct rm m, int32_t imm)
+{
+    switch (size) {
+    case 1:
+        emit_op_imm(&a->e, X_STOREI8, false, 0, m, 1);
+        emit8(&a->e, (uint8_t)imm);
+        break;
+    case 2:
+        emit8(&a->e, 0x66);
+        emit_op_imm(&a->e, X_STOREI, false, 0, m, 2);
+        emit16(&a->e, (uint16_t)imm);
+        break;
+    default:
+        emit_store_imm(&a->e, size == 8, m, imm);
+        break;
+    }
+}
+
+static void store(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    int32_t imm;
+    bool is_immediate = is_imm(a, i->arg[1], i->size, &imm);
+    unsigned base = regs_use(a, i->arg[0]), value = 0;
+    struct rm m = rm_sib(RAX, base, 0, i->disp);
+    struct stub *s;
+
+    if (!is_immediate)
+        value = regs_use(a, i->arg[1]);
+    s = memory_stub(a, STUB_STORE, base, 0);
+    s->b = is_immediate ? -1 : (int8_t)value;
+    s->from[0] = probe(a, base, i->disp, i->size, true, false);
+    if (is_immediate) {
+        store_imm(a, i->size, m, imm);
+    } else if (value >= XMM0) {
+        emit_op(&a->e, (i->size == 4 ? X_MOVSS : X_MOVSD) + 1, false, value, m);
+    } else {
+        if (i->size == 2)
+            emit8(&a->e, 0x66);
+        emit_op(&a->e, i->size == 1 ? X_STORE8 : X_STORE, i->size == 8, value, m);
+    }
+    s->resume = a->e.p;
+    a->code->has_store = true;
+}
+
+void asm_memory(struct asm_state *a)
+{
+    switch (asm_insn(a)->op) {
+    case IR_STORE:
+        store(a);
+        break;
+    case IR_FENCE: /* a locked operation orders as mfence does, in less time */
+        emit8(&a->e, 0xf0);
+        emit_group1(&a->e, G1_OR, false, rm_frame(0), 0);
+        break;
+    default:
+        load(a);
+        break;
+    }
+}
+
+/* --- Atomics: rcx = host address */
+
+static void host_address(struct asm_state *a, unsigned base)
+{
+    emit_lea(&a->e, true, RCX, rm_sib(RAX, base, 0, 0));
+}
+static void lock(struct asm_state *a)
+{
+    emit8(&a->e, 0xf0);
+}
+
+/** tmp = rax op operand, for the compare-and-swap loop. */
+static void combine(struct asm_state *a, enum ir_amo op, bool w, unsigned tmp, unsigned operand)
+{
+    static const uint8_t keep[] = {
+        [IR_AMO_MIN] = CC_G, [IR_AMO_MAX] = CC_L, [IR_AMO_MINU] = CC_A, [IR_AMO_MAXU] = CC_B};
+
+    emit_mov(&a->e, true, tmp, RAX);
+    switch (op) {
+    case IR_AMO_AND:
+        emit_rr(&a->e, X_AND + 2, w, tmp, operand);
+        break;
+    case IR_AMO_OR:
+        emit_rr(&a->e, X_OR + 2, w, tmp, operand);
+        break;
+    case IR_AMO_XOR:
+        emit_rr(&a->e, X_XOR + 2, w, tmp, operand);
+        break;
+    default:
+        emit_rr(&a->e, X_CMP + 2, w, RAX, operand);
+        emit_rr(&a->e, X_CMOV + keep[op], w, tmp, operand);
+        break;
+    }
+}
+
+/** AND, OR, XOR whose result nobody wants: one locked instruction. */
+static bool amo_without_result(struct asm_state *a, const struct ir_insn *i, unsigned operand)
+{
+    static const uint8_t ops[IR_AMOS] = {
+        [IR_AMO_ADD] = X_ADD, [IR_AMO_AND] = X_AND, [IR_AMO_OR] = X_OR, [IR_AMO_XOR] = X_XOR};
+
+    if (!ops[i->aux2] || a->values[a->cur].last_use > a->cur)
+        return false;
+    lock(a);
+    emit_op(&a->e, ops[i->aux2], i->size == 8, operand, rm_mem(RCX, 0));
+    return true;
+}
+
+static void amo(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    bool w = i->size == 8;
+    unsigned base = regs_use(a, i->arg[0]), operand = regs_use(a, i->arg[1]), dst, tmp;
+    struct stub *s;
+    uint8_t *again;
+
+    dst = regs_def(a);
+    tmp = regs_alloc(a, GPR_POOL);
+    s = memory_stub(a, STUB_AMO, base, i->aux2);
+    s->b = (int8_t)operand;
+    s->dst = (int8_t)dst;
+    s->from[0] = probe(a, base, 0, i->size, true, true);
+    host_address(a, base);
+    if (i->aux2 == IR_AMO_SWAP || (i->aux2 == IR_AMO_ADD && a->values[a->cur].last_use > a->cur)) {
+        emit_mov(&a->e, w, dst, operand);
+        if (i->aux2 == IR_AMO_ADD)
+            lock(a);
+        emit_op(&a->e, i->aux2 == IR_AMO_ADD ? X_XADD : X_XCHG, w, dst, rm_mem(RCX, 0));
+    } else if (!amo_without_result(a, i, operand)) {
+        emit_op(&a->e, X_LOAD, w, RAX, rm_mem(RCX, 0));
+        again = a->e.p;
+        combine(a, i->aux2, w, tmp, operand);
+        lock(a);
+        emit_op(&a->e, X_CMPXCHG, w, tmp, rm_mem(RCX, 0));
+        emit_jcc(&a->e, CC_NE, again);
+        emit_mov(&a->e, w, dst, RAX);
+    }
+    s->resume = a->e.p;
+}
+
+static void cas(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    bool w = i->size == 8;
+    unsigned base = regs_use(a, i->arg[0]), expected = regs_use(a, i->arg[1]);
+    unsigned desired = regs_use(a, i->arg[2]), dst = regs_def(a);
+    struct stub *s = memory_stub(a, STUB_CAS, base, 0);
+
+    s->b = (int8_t)expected;
+    s->arg = desired;
+    s->dst = (int8_t)dst;
+    s->from[0] = probe(a, base, 0, i->size, true, true);
+    host_address(a, base);
+    emit_mov(&a->e, true, RAX, expected);
+    lock(a);
+    emit_op(&a->e, X_CMPXCHG, w, desired, rm_mem(RCX, 0));
+    emit_mov(&a->e, w, dst, RAX);
+    s->resume = a->e.p;
+}
+
+static void store_conditional(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    unsigned base = regs_use(a, i->arg[0]), expected = regs_use(a, i->arg[1]);
+    unsigned desired = regs_use(a, i->arg[2]), guard = regs_use(a, i->arg[3]), dst = regs_def(a);
+    struct stub *s = memory_stub(a, STUB_SC, base, 0);
+    uint8_t *fail;
+
+    s->b = (int8_t)expected;
+    s->arg = desired;
+    s->dst = (int8_t)dst;
+    emit_const(&a->e, dst, 1);
+    emit_rr(&a->e, X_TEST, true, guard, guard);
+    fail = emit_jcc(&a->e, CC_E, NULL);
+    s->from[0] = probe(a, base, 0, i->size, true, true);
+    host_address(a, base);
+    emit_mov(&a->e, true, RAX, expected);
+    lock(a);
+    emit_op(&a->e, X_CMPXCHG, i->size == 8, desired, rm_mem(RCX, 0));
+    emit_op(&a->e, X_SETCC + CC_NE, false, 0, rm_reg(RAX));
+    emit_rr(&a->e, X_MOVZX8, false, dst, RAX);
+    emit_fix(fail, a->e.p);
+    s->resume = a->e.p;
+}
+
+void asm_atomic(struct asm_state *a)
+{
+    a->code->has_store = true;
+    switch (asm_insn(a)->op) {
+    case IR_AMO:
+        amo(a);
+        break;
+    case IR_CAS:
+        cas(a);
+        break;
+    default:
+        store_conditional(a);
+        break;
+    }
+}

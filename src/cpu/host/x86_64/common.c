@@ -1,0 +1,248 @@
+/* Routines at the start of the code buffer that all units share: entering and leaving generated
+ * code, calling slow paths with every register preserved, looking up the jump cache.
+ *
+ * Slow path routines find the word of stub_word() on the stack below their return address, and take
+ * it off when they return. If the helper's status is not CPU_OK they leave the unit: pc and instret
+ * become those of the word's instruction; the unit has written its dirty state already. */
+#include "cpu/host/x86_64/asm.h"
+
+#include "base/bits.h"
+
+/* What a slow path routine saves, from rsp: two stack arguments, result, MXCSR, registers. */
+#define SAVE_RET   16
+#define SAVE_MXCSR 24
+#define SAVE_GPR   32
+#define SAVE_XMM   (SAVE_GPR + 7 * 8 + 8)
+#define SAVE_SIZE  (SAVE_XMM + 14 * 8)
+static_assert(SAVE_SIZE % 16 == 0, "calls want an aligned stack");
+static_assert(FRAME_SIZE % 16 == 8, "six pushes and a return address come before the frame");
+
+#define SAVE_WORD  (SAVE_SIZE + 8)
+#define SAVE_FRAME (SAVE_SIZE + 16) /* the unit's frame */
+
+static const uint8_t saved_gprs[7] = {RDX, RSI, RDI, R8, R9, R10, R11};
+static const uint8_t callee_saved[6] = {RBP, RBX, R12, R13, R14, R15};
+
+static void begin(struct host *h, struct emit *e, enum common_routine r)
+{
+    while ((uintptr_t)e->p & 15)
+        emit8(e, 0xcc);
+    h->common[r] = e->p;
+}
+
+static void save_or_restore(struct emit *e, bool save)
+{
+    for (unsigned n = 0; n < 7; n++)
+        emit_op(e, save ? X_STORE : X_LOAD, true, saved_gprs[n], rm_mem(RSP, SAVE_GPR + 8 * n));
+    for (unsigned n = 0; n < 14; n++)
+        emit_op(e, save ? X_MOVSD + 1 : X_MOVSD, false, XMM2 + n, rm_mem(RSP, SAVE_XMM + 8 * n));
+}
+
+/** reg = a field of the word. */
+static void word_field(struct emit *e, unsigned reg, unsigned shift, unsigned mask)
+{
+    emit_op(e, X_LOAD, false, reg, rm_mem(RSP, SAVE_WORD));
+    if (shift)
+        emit_shift(e, SH_SHR, false, rm_reg(reg), shift);
+    if (mask)
+        emit_group1(e, G1_AND, false, rm_reg(reg), (int32_t)mask);
+}
+
+static void slow_prologue(struct host *h, struct emit *e)
+{
+    emit_group1(e, G1_SUB, true, rm_reg(RSP), SAVE_SIZE);
+    save_or_restore(e, true);
+    emit_op(e, X_MXCSR, false, 3, rm_mem(RSP, SAVE_MXCSR));
+    word_field(e, RDX, 0, (1u << WORD_OFFSET_BITS) - 1);
+    emit_op(e, X_ADD + 2, true, RDX, rm_state(h->env.code_page));
+    emit_op(e, X_STORE, true, RDX, rm_state(h->env.pc));
+}
+
+static void call_c(struct emit *e, uint64_t fn)
+{
+    emit_const(e, RAX, fn);
+    emit_op(e, X_GROUP5, false, 2, rm_reg(RAX));
+}
+
+static void slow_return(struct emit *e, bool restore_mxcsr)
+{
+    if (restore_mxcsr)
+        emit_op(e, X_MXCSR, false, 2, rm_mem(RSP, SAVE_MXCSR));
+    save_or_restore(e, false);
+    emit_group1(e, G1_ADD, true, rm_reg(RSP), SAVE_SIZE);
+    emit8(e, 0xc2); /* ret 8 */
+    emit16(e, 8);
+}
+
+/** A memory slow path: fn(state, va, size, mmu, ...). */
+static void slow_memory(struct host *h, struct emit *e, enum common_routine r, uint64_t fn)
+{
+    uint8_t *fail;
+
+    begin(h, e, r);
+    slow_prologue(h, e);
+    emit_lea(e, true, R10, rm_mem(RSP, SAVE_RET));
+    switch (r) {
+    case COMMON_LOAD:
+        emit_mov(e, true, R8, R10);
+        break;
+    case COMMON_STORE:
+        emit_mov(e, true, R8, RCX);
+        break;
+    case COMMON_ATOMIC:
+        emit_mov(e, true, R9, RCX);
+        word_field(e, R8, WORD_OP_SHIFT, 15);
+        emit_op(e, X_STORE, true, R10, rm_mem(RSP, 0));
+        break;
+    default:
+        emit_mov(e, true, R8, RCX);
+        emit_op(e, X_LOAD, true, R9, rm_mem(RSP, SAVE_FRAME + FRAME_ARG));
+        emit_op(e, X_STORE, true, R10, rm_mem(RSP, 0));
+        break;
+    }
+    emit_mov(e, true, RDI, REG_STATE);
+    emit_mov(e, true, RSI, RAX);
+    word_field(e, RCX, WORD_SIZE_SHIFT, 3);
+    emit_const(e, RDX, 1);
+    emit_op(e, X_SHIFTCL, false, SH_SHL, rm_reg(RDX));
+    word_field(e, RCX, WORD_MMU_SHIFT, 3);
+    call_c(e, fn);
+    emit_rr(e, X_TEST, false, RAX, RAX);
+    fail = emit_jcc(e, CC_NE, NULL);
+    emit_op(e, X_LOAD, true, RAX, rm_mem(RSP, SAVE_RET));
+    slow_return(e, true);
+
+    emit_fix(fail, e->p);
+    emit_op(e, X_STORE, false, RAX, rm_state(h->env.status));
+    emit_op(e, X_MXCSR, false, 2, rm_mem(RSP, SAVE_MXCSR));
+    word_field(e, RCX, WORD_RETIRED, 0);
+    emit_op(e, X_ADD, true, RCX, rm_state(h->env.instret));
+    emit_group1(e, G1_ADD, true, rm_reg(RSP), SAVE_FRAME);
+    emit_const(e, RAX, HOST_LEAVE_STATUS);
+    emit_jmp(e, h->common[COMMON_LEAVE]);
+}
+
+/** A helper whose address is in rax, with up to four arguments in the frame. */
+static void slow_call(struct host *h, struct emit *e, enum common_routine r)
+{
+    static const uint8_t args[4] = {RSI, RDX, RCX, R8};
+
+    begin(h, e, r);
+    slow_prologue(h, e);
+    emit_mov(e, true, RDI, REG_STATE);
+    for (unsigned n = 0; n < 4; n++)
+        emit_op(e, X_LOAD, true, args[n], rm_mem(RSP, SAVE_FRAME + FRAME_ARG + 8 * n));
+    emit_op(e, X_GROUP5, false, 2, rm_reg(RAX));
+    slow_return(e, r == COMMON_CALL);
+}
+
+static void enter(struct host *h, struct emit *e)
+{
+    begin(h, e, COMMON_ENTER);
+    for (unsigned n = 0; n < 6; n++)
+        emit_push(e, callee_saved[n]);
+    emit_group1(e, G1_SUB, true, rm_reg(RSP), FRAME_SIZE);
+    emit_mov(e, true, REG_STATE, RDI);
+    emit_op(e, X_LOAD, true, REG_CONTEXT, rm_state(h->env.context));
+    emit_op(e, X_MXCSR, false, 2, rm_rip(h->constants + 16 * CONSTANT_MXCSR));
+    emit_op(e, X_GROUP5, false, 4, rm_reg(RSI));
+}
+
+static void leave(struct host *h, struct emit *e, const uint8_t *flags_map)
+{
+    struct rm mxcsr = rm_state(h->env.mxcsr);
+    uint8_t *none;
+
+    begin(h, e, COMMON_LEAVE);
+    emit_op(e, X_MXCSR, false, 3, mxcsr);
+    emit_op(e, X_LOAD, false, RCX, mxcsr);
+    emit_group1(e, G1_AND, false, rm_reg(RCX), 63);
+    none = emit_jcc_short(e, CC_E);
+    emit_lea(e, true, RSI, rm_rip(flags_map));
+    emit_op(e, X_LOAD, false, RCX, rm_sib(RSI, RCX, 2, 0));
+    emit_op(e, X_OR, false, RCX, rm_state(h->env.fp_flags));
+    emit_op(e, X_MXCSR, false, 2, rm_rip(h->constants + 16 * CONSTANT_MXCSR));
+    emit_here(e, none);
+    emit_group1(e, G1_ADD, true, rm_reg(RSP), FRAME_SIZE);
+    for (unsigned n = 6; n--;)
+        emit_pop(e, callee_saved[n]);
+    emit8(e, 0xc3);
+}
+
+/** rax = pc: go to its code if the jump cache knows it. */
+static void indirect(struct host *h, struct emit *e)
+{
+    const struct host_env *v = &h->env;
+    uint8_t *miss[3];
+
+    begin(h, e, COMMON_INDIRECT);
+    emit_mov(e, true, RCX, RAX);
+    emit_mov(e, true, RDX, RAX);
+    emit_shift(e, SH_SHR, true, rm_reg(RCX), 1);
+    emit_shift(e, SH_SHR, true, rm_reg(RDX), v->jump_bits + 1);
+    emit_rr(e, X_XOR + 2, false, RCX, RDX);
+    emit_group1(e, G1_AND, false, rm_reg(RCX), (int32_t)MASK(v->jump_bits));
+    emit_shift(e, SH_SHL, false, rm_reg(RCX), 5);
+    emit_op(e, X_CMP + 2, true, RAX, rm_sib(REG_CONTEXT, RCX, 0, v->jumps + v->jump_key));
+    miss[0] = emit_jcc_short(e, CC_NE);
+    emit_op(e, X_LOAD, true, RDX, rm_state(v->mode));
+    emit_op(e, X_CMP + 2, true, RDX, rm_sib(REG_CONTEXT, RCX, 0, v->jumps + v->jump_mode));
+    miss[1] = emit_jcc_short(e, CC_NE);
+    emit_op(e, X_LOAD, true, RDX, rm_sib(REG_CONTEXT, RCX, 0, v->jumps + v->jump_code));
+    emit_rr(e, X_TEST, true, RDX, RDX);
+    miss[2] = emit_jcc_short(e, CC_E);
+    emit_group1(e, G1_AND, true, rm_reg(RAX), -4096);
+    emit_op(e, X_STORE, true, RAX, rm_state(v->code_page));
+    emit_op(e, X_GROUP5, false, 4, rm_reg(RDX));
+    for (unsigned n = 0; n < 3; n++)
+        emit_here(e, miss[n]);
+    emit_op(e, X_STORE, true, RAX, rm_state(v->pc));
+    emit_const(e, RAX, HOST_LEAVE_INDIRECT);
+    emit_jmp(e, h->common[COMMON_LEAVE]);
+}
+
+static void constants(struct host *h, struct emit *e)
+{
+    static const uint64_t values[CONSTANT_COUNT][2] = {
+        [CONSTANT_SIGN64] = {BIT(63),               0},
+        [CONSTANT_ABS64] = {~BIT(63),              0},
+        [CONSTANT_SIGN32] = {BIT(31),               0},
+        [CONSTANT_ABS32] = {0x7fffffff,            0},
+        [CONSTANT_BOX] = {0xffffffff00000000ULL, 0},
+        [CONSTANT_NAN64] = {0x7ff8000000000000ULL, 0},
+        [CONSTANT_NAN32] = {0x7fc00000,            0},
+        [CONSTANT_TWO63_64] = {0x43e0000000000000ULL, 0},
+        [CONSTANT_TWO63_32] = {0x5f000000,            0},
+        [CONSTANT_TWO32_64] = {0x41f0000000000000ULL, 0},
+        [CONSTANT_TWO32_32] = {0x4f800000,            0},
+        [CONSTANT_MXCSR] = {0x1f80,                0},
+    };
+
+    h->constants = e->p;
+    memcpy(e->p, values, sizeof(values));
+    e->p += sizeof(values);
+}
+
+void common_emit(struct host *h)
+{
+    const struct host_env *v = &h->env;
+    struct emit e = {.p = codebuf_begin(h->code, 4096)};
+    uint8_t *start = e.p, *flags_map;
+
+    e.end = e.p + 4096;
+    constants(h, &e);
+    flags_map = e.p;
+    memcpy(e.p, v->fp_flags_map, sizeof(v->fp_flags_map));
+    e.p += sizeof(v->fp_flags_map);
+    enter(h, &e);
+    leave(h, &e, flags_map);
+    slow_memory(h, &e, COMMON_LOAD, (uint64_t)(uintptr_t)v->load);
+    slow_memory(h, &e, COMMON_STORE, (uint64_t)(uintptr_t)v->store);
+    slow_memory(h, &e, COMMON_ATOMIC, (uint64_t)(uintptr_t)v->atomic);
+    slow_memory(h, &e, COMMON_CAS, (uint64_t)(uintptr_t)v->cas);
+    slow_call(h, &e, COMMON_CALL);
+    slow_call(h, &e, COMMON_CALL_FP);
+    indirect(h, &e);
+    h->common_size = (size_t)(e.p - start);
+    codebuf_commit(h->code, h->common_size);
+}

@@ -1,0 +1,514 @@
+/* Register allocation: liveness beforehand, then as code is emitted, one op after the other.
+ *
+ * A value is loaded when first used (a GET emits nothing) and stored when memory must be exact. If
+ * registers run out, the value goes whose next use is farthest: a dirty slot's by writing it home,
+ * which is due anyway; others to the stack frame. Invariants: asm.h. */
+#include "cpu/host/x86_64/asm.h"
+
+#include "base/bits.h"
+
+#include <errno.h>
+
+static bool is_xmm(unsigned reg)
+{
+    return reg >= XMM0;
+}
+static uint32_t pool_of(enum ir_type t)
+{
+    return ir_is_float(t) ? XMM_POOL : GPR_POOL;
+}
+
+/** The slot of the state at @offset, made on first use; -1: not cached (or too many). */
+static int slot_at(struct asm_state *a, int32_t offset, unsigned size)
+{
+    unsigned n;
+
+    if (size != 8 || offset < 0 || (offset & 7) || offset / 8 >= ASM_SLOT_MAP)
+        return -1;
+    n = a->slot_map[offset / 8];
+    if (n)
+        return (int)n - 1;
+    if (a->slot_count == ASM_SLOTS)
+        return -1;
+    n = a->slot_count++;
+    a->slots[n] = (struct slot){.offset = (uint32_t)offset, .val = ASM_NONE, .set = ASM_NONE};
+    a->slot_map[offset / 8] = (uint8_t)(n + 1);
+    return (int)n;
+}
+
+/* --- Liveness */
+
+static bool looks_at_state(const struct ir_insn *i)
+{
+    unsigned flags = ir_op_info[i->op].flags;
+
+    if (flags & (IR_FAULT | IR_EXIT))
+        return true;
+    return (i->op == IR_GET || i->op == IR_SET) && (i->size != 8 || (i->disp & 7));
+}
+
+static void keep(struct asm_state *a, uint16_t v, unsigned at)
+{
+    if (a->values[v].last_use < at)
+        a->values[v].last_use = (uint16_t)at;
+}
+
+/** The slot's pending value is overwritten: it was needed up to the last op that could look. */
+static void end_pending(struct asm_state *a, struct slot *s, unsigned last_look)
+{
+    if (s->set != ASM_NONE && last_look > s->set_at)
+        keep(a, s->set, last_look);
+    s->set = ASM_NONE;
+}
+
+/** Do all uses take any NaN for a canonical one? Only arithmetic does. */
+static bool takes_any_nan(const struct ir_insn *i)
+{
+    return (i->op >= IR_FADD && i->op <= IR_FCLASS) || i->op == IR_FTOI || i->op == IR_FTOU ||
+           i->op == IR_FCVT;
+}
+
+void regs_liveness(struct asm_state *a)
+{
+    const struct ir_func *f = a->f;
+    unsigned last_look = 0;
+
+    for (unsigned n = 0; n < f->count; n++) {
+        const struct ir_insn *i = &f->insns[n];
+        int s = -1;
+
+        a->values[n] = (struct value){
+            .last_use = (uint16_t)n, .spill = -1, .home = -1, .reg = -1, .no_nan = true};
+        for (unsigned k = 0; k < i->nargs; k++) {
+            keep(a, i->arg[k], n);
+            if (!takes_any_nan(i))
+                a->values[i->arg[k]].no_nan = false;
+        }
+        if (looks_at_state(i))
+            last_look = n;
+        if (i->op == IR_GET || i->op == IR_SET)
+            s = slot_at(a, i->disp, i->size);
+        if (s < 0)
+            continue;
+        if (i->op == IR_GET && a->slots[s].set != ASM_NONE) {
+            keep(a, a->slots[s].set, n);
+        } else if (i->op == IR_SET) {
+            end_pending(a, &a->slots[s], last_look);
+            a->slots[s].set = i->arg[0];
+            a->slots[s].set_at = (uint16_t)n;
+        }
+    }
+    for (unsigned s = 0; s < a->slot_count; s++)
+        end_pending(a, &a->slots[s], last_look);
+}
+
+/* --- Moving values */
+
+static struct rm slot_rm(const struct asm_state *a, unsigned slot)
+{
+    return rm_state(a->slots[slot].offset);
+}
+static struct rm spill_rm(unsigned spill)
+{
+    return rm_frame(FRAME_SPILL + 8 * spill);
+}
+
+static void load_reg(struct asm_state *a, unsigned reg, struct rm from)
+{
+    if (is_xmm(reg))
+        emit_op(&a->e, X_MOVSD, false, reg, from);
+    else
+        emit_op(&a->e, X_LOAD, true, reg, from);
+}
+static void store_reg(struct asm_state *a, struct rm to, unsigned reg)
+{
+    if (is_xmm(reg))
+        emit_op(&a->e, X_MOVSD + 1, false, reg, to);
+    else
+        emit_op(&a->e, X_STORE, true, reg, to);
+}
+static void move_reg(struct asm_state *a, unsigned dst, unsigned src)
+{
+    if (is_xmm(dst))
+        emit_rr(&a->e, X_MOVAPS, false, dst, src);
+    else
+        emit_mov(&a->e, true, dst, src);
+}
+
+/** Memory that holds @v; false if none does. */
+static bool in_memory(const struct asm_state *a, const struct value *v, struct rm *ret)
+{
+    if (v->home >= 0)
+        *ret = slot_rm(a, (unsigned)v->home);
+    else if (v->spill >= 0)
+        *ret = spill_rm((unsigned)v->spill);
+    else
+        return false;
+    return true;
+}
+
+/** Emit @v's value into @reg, from wherever it is. */
+static void fetch(struct asm_state *a, uint16_t n, unsigned reg)
+{
+    const struct value *v = &a->values[n];
+    struct rm m;
+
+    if (v->reg >= 0)
+        move_reg(a, reg, (unsigned)v->reg);
+    else if (in_memory(a, v, &m))
+        load_reg(a, reg, m);
+    else if (is_const(a, n))
+        emit_const(&a->e, reg,
+                   a->f->insns[n].type == IR_I32 ? (uint32_t)a->f->insns[n].imm
+                                                 : (uint64_t)a->f->insns[n].imm);
+    else if (!a->error)
+        a->error = -EINVAL; /* used before it was computed: ir_verify() refuses that */
+}
+
+static void write_slot(struct asm_state *a, unsigned slot)
+{
+    struct slot *s = &a->slots[slot];
+    struct value *v = &a->values[s->val];
+    int32_t imm;
+
+    if (v->reg >= 0) {
+        store_reg(a, slot_rm(a, slot), (unsigned)v->reg);
+    } else if (v->home < 0 && v->spill < 0 && is_imm(a, s->val, 8, &imm)) {
+        emit_store_imm(&a->e, true, slot_rm(a, slot), imm);
+    } else {
+        fetch(a, s->val, RAX);
+        store_reg(a, slot_rm(a, slot), RAX);
+    }
+    s->dirty = false;
+    if (v->home < 0)
+        v->home = (int16_t)slot;
+}
+
+static void release_spill(struct asm_state *a, struct value *v)
+{
+    if (v->spill >= 0)
+        a->spills &= ~BIT(v->spill);
+    v->spill = -1;
+}
+
+/** Number of a free stack spill; -1: none. */
+static int free_spill(struct asm_state *a)
+{
+    if (!(~a->spills & MASK(ASM_SPILLS)))
+        for (unsigned n = 0; n < a->cur; n++)
+            if (a->values[n].last_use < a->cur)
+                release_spill(a, &a->values[n]);
+    return ~a->spills & MASK(ASM_SPILLS) ? __builtin_ctzll(~a->spills) : -1;
+}
+
+/** Take the value out of @reg, keeping it somewhere. */
+static void evict(struct asm_state *a, unsigned reg)
+{
+    uint16_t n = a->regs[reg];
+    struct value *v = &a->values[n];
+    int spill;
+
+    for (unsigned s = 0; s < a->slot_count; s++)
+        if (a->slots[s].dirty && a->slots[s].val == n)
+            write_slot(a, s);
+    if (v->home < 0 && v->spill < 0 && !is_const(a, n)) {
+        spill = free_spill(a);
+        if (spill < 0) {
+            a->error = -E2BIG;
+        } else {
+            v->spill = (int16_t)spill;
+            a->spills |= BIT(spill);
+            store_reg(a, spill_rm((unsigned)spill), reg);
+        }
+    }
+    v->reg = -1;
+    a->regs[reg] = ASM_NONE;
+}
+
+bool regs_is_live(const struct asm_state *a, unsigned reg)
+{
+    return a->regs[reg] != ASM_NONE && a->values[a->regs[reg]].last_use > a->cur;
+}
+
+/** The register in @candidates whose value is used last. */
+static unsigned farthest(const struct asm_state *a, uint32_t candidates)
+{
+    const struct ir_func *f = a->f;
+    unsigned end = MIN(f->count, a->cur + 128);
+
+    for (unsigned n = a->cur; n < end; n++) /* operands to come of this op, too */
+        for (unsigned k = 0; k < f->insns[n].nargs; k++) {
+            int reg = a->values[f->insns[n].arg[k]].reg;
+
+            if (reg < 0 || !(candidates >> reg & 1))
+                continue;
+            if (!(candidates & (candidates - 1)))
+                return (unsigned)__builtin_ctz(candidates);
+            candidates &= ~(1u << reg);
+        }
+    return (unsigned)__builtin_ctz(candidates);
+}
+
+/** Forget that @reg holds a value that nobody needs any more. */
+static void drop(struct asm_state *a, unsigned reg)
+{
+    uint16_t n = a->regs[reg];
+
+    if (n == ASM_NONE)
+        return;
+    a->values[n].reg = -1;
+    a->regs[reg] = ASM_NONE;
+}
+
+unsigned regs_alloc(struct asm_state *a, uint32_t pool)
+{
+    uint32_t candidates = pool & ~a->pinned, empty = 0;
+    unsigned reg;
+
+    for (uint32_t m = candidates; m; m &= m - 1) {
+        unsigned r = (unsigned)__builtin_ctz(m);
+
+        if (a->regs[r] == ASM_NONE)
+            empty |= 1u << r;
+        else if (a->values[a->regs[r]].last_use < a->cur) {
+            release_spill(a, &a->values[a->regs[r]]);
+            drop(a, r);
+            empty |= 1u << r;
+        }
+    }
+    if (empty) {
+        reg = (unsigned)__builtin_ctz(empty);
+    } else {
+        reg = farthest(a, candidates);
+        evict(a, reg);
+    }
+    a->pinned |= 1u << reg;
+    return reg;
+}
+
+static void bind(struct asm_state *a, uint16_t n, unsigned reg)
+{
+    a->values[n].reg = (int8_t)reg;
+    a->regs[reg] = n;
+}
+
+unsigned regs_use(struct asm_state *a, uint16_t n)
+{
+    struct value *v = &a->values[n];
+
+    if (v->reg < 0) {
+        unsigned reg = regs_alloc(a, pool_of(a->f->insns[n].type));
+
+        fetch(a, n, reg);
+        bind(a, n, reg);
+    }
+    a->pinned |= 1u << v->reg;
+    return (unsigned)v->reg;
+}
+
+struct rm regs_use_rm(struct asm_state *a, uint16_t n)
+{
+    struct rm m;
+
+    if (a->values[n].reg < 0 && dies_here(a, n) && in_memory(a, &a->values[n], &m))
+        return m;
+    return rm_reg(regs_use(a, n));
+}
+
+unsigned regs_def(struct asm_state *a)
+{
+    unsigned reg = regs_alloc(a, pool_of(asm_insn(a)->type));
+
+    bind(a, (uint16_t)a->cur, reg);
+    return reg;
+}
+
+unsigned regs_def_reuse(struct asm_state *a, uint16_t n)
+{
+    struct value *v = &a->values[n];
+    unsigned reg = (unsigned)v->reg;
+
+    if (v->reg < 0 || !dies_here(a, n) || is_xmm(reg) != ir_is_float(asm_insn(a)->type))
+        return regs_def(a);
+    v->reg = -1;
+    bind(a, (uint16_t)a->cur, reg);
+    a->pinned |= 1u << reg;
+    return reg;
+}
+
+unsigned regs_def_from(struct asm_state *a, uint16_t n)
+{
+    struct value *v = &a->values[n];
+    unsigned reg;
+
+    if (v->reg >= 0 && dies_here(a, n)) {
+        reg = (unsigned)v->reg;
+        v->reg = -1;
+        bind(a, (uint16_t)a->cur, reg);
+        a->pinned |= 1u << reg;
+        return reg;
+    }
+    if (v->reg >= 0)
+        a->pinned |= 1u << v->reg;
+    reg = regs_alloc(a, pool_of(asm_insn(a)->type));
+    fetch(a, n, reg);
+    bind(a, (uint16_t)a->cur, reg);
+    return reg;
+}
+
+void regs_copy_to(struct asm_state *a, uint16_t v, unsigned reg)
+{
+    fetch(a, v, reg);
+}
+
+/* --- Guest state */
+
+/** The slot is about to change: a value that lives only in its memory moves to a register. */
+static void leave_home(struct asm_state *a, unsigned slot)
+{
+    uint16_t n = a->slots[slot].val;
+    uint32_t pinned = a->pinned;
+
+    if (n == ASM_NONE || a->values[n].home != (int16_t)slot)
+        return;
+    if (a->values[n].reg < 0 && a->values[n].spill < 0 && !is_const(a, n) &&
+        a->values[n].last_use > a->cur)
+        regs_use(a, n);
+    a->values[n].home = -1;
+    a->pinned = pinned;
+}
+
+/** Before a partial access to [@disp, @disp + @size): write back what is cached of it; with @stale,
+ * forget it too. */
+static void settle(struct asm_state *a, int32_t disp, unsigned size, bool stale)
+{
+    for (unsigned s = 0; s < a->slot_count; s++) {
+        struct slot *slot = &a->slots[s];
+        int64_t offset = slot->offset;
+
+        if (slot->val == ASM_NONE || offset + 8 <= disp || disp + (int64_t)size <= offset)
+            continue;
+        if (slot->dirty)
+            write_slot(a, s);
+        if (!stale)
+            continue;
+        leave_home(a, s);
+        slot->val = ASM_NONE;
+    }
+}
+
+static void get_direct(struct asm_state *a, const struct ir_insn *i)
+{
+    struct rm m = rm_state(i->disp);
+    unsigned reg;
+
+    settle(a, i->disp, i->size, false);
+    reg = regs_def(a);
+    if (ir_is_float(i->type))
+        emit_op(&a->e, i->size == 4 ? X_MOVSS : X_MOVSD, false, reg, m);
+    else if (i->size == 1)
+        emit_op(&a->e, X_MOVZX8, false, reg, m);
+    else if (i->size == 2)
+        emit_op(&a->e, X_MOVZX16, false, reg, m);
+    else
+        emit_op(&a->e, X_LOAD, i->size == 8, reg, m);
+}
+
+void regs_get(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    int n = slot_at(a, i->disp, i->size);
+    struct slot *s;
+    struct rm m;
+
+    if (n < 0) {
+        get_direct(a, i);
+        return;
+    }
+    s = &a->slots[n];
+    if (s->val == ASM_NONE || (!s->dirty && dies_here(a, s->val))) {
+        if (s->val != ASM_NONE && a->values[s->val].home == (int16_t)n)
+            a->values[s->val].home = -1;
+        s->val = (uint16_t)a->cur;
+        s->dirty = false;
+        a->values[a->cur].home = (int16_t)n;
+        return;
+    }
+    /* another temp of the same slot: the optimizer leaves none, unless types differ */
+    if (ir_is_float(i->type) == ir_is_float(a->f->insns[s->val].type)) {
+        bool had_reg = a->values[s->val].reg >= 0;
+
+        regs_def_from(a, s->val);
+        if (s->dirty && had_reg && a->values[s->val].reg < 0)
+            s->val = (uint16_t)a->cur; /* the temp took the register over */
+        return;
+    }
+    if (s->dirty)
+        write_slot(a, (unsigned)n);
+    m = slot_rm(a, (unsigned)n);
+    load_reg(a, regs_def(a), m);
+}
+
+static void set_direct(struct asm_state *a, const struct ir_insn *i)
+{
+    struct rm m = rm_state(i->disp);
+    unsigned reg;
+
+    reg = regs_use(a, i->arg[0]);
+    settle(a, i->disp, i->size, true);
+    if (is_xmm(reg)) {
+        emit_op(&a->e, (i->size == 4 ? X_MOVSS : X_MOVSD) + 1, false, reg, m);
+        return;
+    }
+    if (i->size == 2)
+        emit8(&a->e, 0x66);
+    emit_op(&a->e, i->size == 1 ? X_STORE8 : X_STORE, i->size == 8, reg, m);
+}
+
+void regs_set(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    uint16_t v = i->arg[0];
+    int n = slot_at(a, i->disp, i->size);
+
+    if (n < 0) {
+        set_direct(a, i);
+        return;
+    }
+    if (a->slots[n].val == v && (a->slots[n].dirty || a->values[v].home == n))
+        return;
+    leave_home(a, (unsigned)n);
+    a->slots[n].val = v;
+    a->slots[n].dirty = true;
+}
+
+void regs_flush(struct asm_state *a)
+{
+    for (unsigned s = 0; s < a->slot_count; s++)
+        if (a->slots[s].dirty)
+            write_slot(a, s);
+}
+
+void regs_forget(struct asm_state *a)
+{
+    for (unsigned s = 0; s < a->slot_count; s++) {
+        leave_home(a, s);
+        a->slots[s].val = ASM_NONE;
+    }
+}
+
+void regs_dump(const struct asm_state *a, FILE *out)
+{
+    static const char *const names[X86_REGS] = {
+        "rax",  "rcx",  "rdx",  "rbx",  "rsp",  "rbp",  "rsi",   "rdi",   "r8",    "r9",   "r10",
+        "r11",  "r12",  "r13",  "r14",  "r15",  "xmm0", "xmm1",  "xmm2",  "xmm3",  "xmm4", "xmm5",
+        "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"};
+
+    for (unsigned r = 0; r < X86_REGS; r++)
+        if (a->regs[r] != ASM_NONE && a->values[a->regs[r]].last_use >= a->cur)
+            fprintf(out, " %s=%%%u", names[r], a->regs[r]);
+    for (unsigned s = 0; s < a->slot_count; s++)
+        if (a->slots[s].dirty)
+            fprintf(out, " [%u]=%%%u", a->slots[s].offset, a->slots[s].val);
+    fprintf(out, "\n");
+}
