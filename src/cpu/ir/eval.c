@@ -75,8 +75,7 @@ static void call(struct run *r, uint64_t *ret)
 
     *ret = fn(r->env->state, r->v[0], r->v[1], r->v[2], r->v[3]);
     if ((r->i->aux & IR_CALL_EXITS) && r->env->status && *r->env->status)
-        finish(r, IR_EVAL_STATUS, r->env->code_page + r->offset, r->insns - 1,
-               *r->env->status);
+        finish(r, IR_EVAL_STATUS, r->env->code_page + r->offset, r->insns - 1, *r->env->status);
 }
 
 static void structure(struct run *r, uint64_t *ret)
@@ -128,7 +127,9 @@ static void structure(struct run *r, uint64_t *ret)
 
 struct ir_eval_result ir_eval(const struct ir_func *f, const struct ir_eval *env, uint64_t *temps)
 {
-    struct run r = {.f = f, .env = env, .temps = temps, .result = {IR_EVAL_END, 0, 0, 0}};
+    struct run r = {
+        .f = f, .env = env, .temps = temps, .result = {IR_EVAL_END, 0, 0, 0}
+    };
 
     for (unsigned n = 0; n < f->count && !r.done; n++) {
         uint64_t ret = 0;
@@ -140,8 +141,8 @@ struct ir_eval_result ir_eval(const struct ir_func *f, const struct ir_eval *env
         }
         if (r.i->op >= IR_LOAD && r.i->op <= IR_SC)
             memory(&r, &ret);
-        else if (r.i->op == IR_BRANCH || (!ir_eval_integer(r.i, r.v, &ret) &&
-                                          !ir_eval_float(r.i, r.types, r.v, &ret)))
+        else if (r.i->op == IR_BRANCH ||
+                 (!ir_eval_integer(r.i, r.v, &ret) && !ir_eval_float(r.i, r.types, r.v, &ret)))
             structure(&r, &ret);
         temps[n] = ret;
     }

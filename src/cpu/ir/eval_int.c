@@ -254,10 +254,8 @@ bool ir_eval_integer(const struct ir_insn *i, const uint64_t *v, uint64_t *ret)
 
 uint64_t ir_eval_amo(enum ir_amo op, unsigned size, uint64_t old, uint64_t operand)
 {
-    static const uint8_t cc[IR_AMOS] = {[IR_AMO_MIN] = IR_LT,
-                                        [IR_AMO_MAX] = IR_GT,
-                                        [IR_AMO_MINU] = IR_LTU,
-                                        [IR_AMO_MAXU] = IR_GTU};
+    static const uint8_t cc[IR_AMOS] = {
+        [IR_AMO_MIN] = IR_LT, [IR_AMO_MAX] = IR_GT, [IR_AMO_MINU] = IR_LTU, [IR_AMO_MAXU] = IR_GTU};
 
     switch (op) {
     case IR_AMO_SWAP:

@@ -5,7 +5,8 @@
  *     %4 = load.i32.4 m1 [%3 + 8]
  *     branch.ltu.8 %3 %4 -> 0x120
  *
- * op . result type . size . condition, as far as the op has them; then operands. parse.c reads it. */
+ * op . result type . size . condition, as far as the op has them; then operands. parse.c reads it.
+ */
 #include "cpu/ir/text.h"
 
 #include <inttypes.h>

@@ -18,10 +18,10 @@ struct emit {
 #define RM_NONE (-1)
 
 struct rm {
-    int8_t reg;            /* a register, or RM_NONE: memory at */
-    int8_t base, index;    /* base + (index << scale) + disp, RM_NONE = absent; */
-    uint8_t scale;         /* without a base: */
-    int32_t disp;          /* at `target`, relative to the next instruction */
+    int8_t reg;         /* a register, or RM_NONE: memory at */
+    int8_t base, index; /* base + (index << scale) + disp, RM_NONE = absent; */
+    uint8_t scale;      /* without a base: */
+    int32_t disp;       /* at `target`, relative to the next instruction */
     const uint8_t *target;
 };
 
@@ -184,7 +184,8 @@ static inline void emit_group1(struct emit *e, enum x86_group1 g, bool w, struct
         emit32(e, (uint32_t)imm);
     }
 }
-static inline void emit_shift(struct emit *e, enum x86_shift s, bool w, struct rm rm, unsigned count)
+static inline void emit_shift(struct emit *e, enum x86_shift s, bool w, struct rm rm,
+                              unsigned count)
 {
     emit_op_imm(e, X_SHIFTI, w, s, rm, 1);
     emit8(e, count);
@@ -294,18 +295,16 @@ static inline void emit_here(struct emit *e, uint8_t *jump_end)
 /** One no-op of @n bytes, 0 to 9. */
 static inline void emit_nop(struct emit *e, unsigned n)
 {
-    static const uint8_t nops[10][9] = {
-        {0},
-        {0x90},
-        {0x66, 0x90},
-        {0x0f, 0x1f, 0x00},
-        {0x0f, 0x1f, 0x40, 0x00},
-        {0x0f, 0x1f, 0x44, 0x00, 0x00},
-        {0x66, 0x0f, 0x1f, 0x44, 0x00, 0x00},
-        {0x0f, 0x1f, 0x80, 0x00, 0x00, 0x00, 0x00},
-        {0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00},
-        {0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00},
-    };
+    static const char *const nops[10] = {"",
+                                         "\x90",
+                                         "\x66\x90",
+                                         "\x0f\x1f\x00",
+                                         "\x0f\x1f\x40\x00",
+                                         "\x0f\x1f\x44\x00\x00",
+                                         "\x66\x0f\x1f\x44\x00\x00",
+                                         "\x0f\x1f\x80\x00\x00\x00\x00",
+                                         "\x0f\x1f\x84\x00\x00\x00\x00\x00",
+                                         "\x66\x0f\x1f\x84\x00\x00\x00\x00\x00"};
 
     memcpy(e->p, nops[n], n);
     e->p += n;

@@ -118,11 +118,10 @@ static uint64_t fma32(uint64_t x, uint64_t y, uint64_t z)
         raise(_MM_EXCEPT_INVALID);
     return bits_f32(fmaf(a, b, c));
 }
-#define FUSED(name, bits, flip_x, flip_z)                                            \
-    static uint64_t name##bits(void *state, uint64_t x, uint64_t y, uint64_t z)      \
-    {                                                                                \
-        return fma##bits((flip_x) ? x ^ BIT((bits)-1) : x, y,                        \
-                         (flip_z) ? z ^ BIT((bits)-1) : z);                          \
+#define FUSED(name, bits, flip_x, flip_z)                                                        \
+    static uint64_t name##bits(void *state, uint64_t x, uint64_t y, uint64_t z)                  \
+    {                                                                                            \
+        return fma##bits((flip_x) ? x ^ BIT((bits)-1) : x, y, (flip_z) ? z ^ BIT((bits)-1) : z); \
     }
 FUSED(fmadd, 64, 0, 0)
 FUSED(fmsub, 64, 0, 1)

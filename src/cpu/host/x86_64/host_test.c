@@ -34,11 +34,11 @@ static const char *differs(const struct m_state *a, const struct m_state *b)
 {
     static char text[200];
 
-#define CHECK(field)                                                              \
-    if (a->field != b->field) {                                                   \
-        snprintf(text, sizeof(text), #field ": 0x%llx, want 0x%llx",              \
-                 (unsigned long long)a->field, (unsigned long long)b->field);     \
-        return text;                                                              \
+#define CHECK(field)                                                                               \
+    if (a->field != b->field) {                                                                    \
+        snprintf(text, sizeof(text), #field ": 0x%llx, want 0x%llx", (unsigned long long)a->field, \
+                 (unsigned long long)b->field);                                                    \
+        return text;                                                                               \
     }
     CHECK(pc);
     CHECK(instret);
@@ -68,11 +68,16 @@ static bool agrees(uint64_t seed, unsigned length, bool optimize)
     struct host_leave leave;
     struct ir_eval_result r;
     const char *diff;
+    struct error err = {0};
     int e;
 
     m_random_unit(unit, seed, length);
     m_init(&want, &machines[0], seed);
     m_init(&got, &machines[1], seed);
+    if (ir_verify(unit, &err)) {
+        test_fail(__FILE__, __LINE__, "seed %llu: %s", (unsigned long long)seed, err.text);
+        return false;
+    }
     r = m_eval(unit, &want);
     if (optimize)
         ir_optimize(unit);
@@ -98,7 +103,8 @@ static bool agrees(uint64_t seed, unsigned length, bool optimize)
         diff = "exit's identity";
     if (!diff)
         return true;
-    test_fail(__FILE__, __LINE__, "seed %llu length %u: %s", (unsigned long long)seed, length, diff);
+    test_fail(__FILE__, __LINE__, "seed %llu length %u: %s", (unsigned long long)seed, length,
+              diff);
     if (getenv("HOST_TEST_DUMP"))
         host_dump_code(host, &c, stderr);
     return false;

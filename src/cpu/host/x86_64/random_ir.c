@@ -111,15 +111,8 @@ void m_env(struct host_env *ret)
 static uint64_t interesting(uint64_t *rng)
 {
     static const uint64_t values[] = {
-        0,
-        1,
-        UINT64_MAX,
-        0x7fffffffffffffff,
-        0x8000000000000000,
-        0x80000000,
-        0x7fffffff,
-        0xffffffff80000000,
-        0xff00ff,
+        0,          1,          UINT64_MAX,         0x7fffffffffffffff, 0x8000000000000000,
+        0x80000000, 0x7fffffff, 0xffffffff80000000, 0xff00ff,
     };
     uint64_t v = m_random(rng);
 
@@ -154,10 +147,10 @@ static uint64_t interesting_float(uint64_t *rng)
         0xc1e0000000200000,
         0x41efffffffe00000,
     };
-    static const uint32_t singles[] = {0,          0x80000000, 0x3f800000, 0xbf000000, 0x7f800000,
-                                       0xff800000, 0x7fc00000, 0xffc00001, 0x7f800001, 1,
-                                       0x807fffff, 0x7f7fffff, 0x00800000, 0x4f000000, 0xcf000000,
-                                       0x5f000000};
+    static const uint32_t singles[] = {0,          0x80000000, 0x3f800000, 0xbf000000,
+                                       0x7f800000, 0xff800000, 0x7fc00000, 0xffc00001,
+                                       0x7f800001, 1,          0x807fffff, 0x7f7fffff,
+                                       0x00800000, 0x4f000000, 0xcf000000, 0x5f000000};
     uint64_t v = m_random(rng);
 
     switch (m_random(rng) % 5) {
@@ -191,7 +184,10 @@ void m_init(struct m_state *s, struct m_machine *m, uint64_t seed)
         memcpy(m->ram + n, &(uint64_t){interesting_float(&rng)}, 8);
     for (unsigned mode = 0; mode < 2; mode++)
         for (unsigned n = 0; n < 1 << M_TLB_BITS; n++)
-            m->context.tlb[mode][n] = (struct m_tlb_entry){{1, 1, 1}, 0};
+            m->context.tlb[mode][n] = (struct m_tlb_entry){
+                {1, 1, 1},
+                0
+            };
     for (unsigned mode = 0; mode < 2; mode++)
         for (unsigned page = 0; page < 3; page += 2) {
             uint64_t va = M_DATA + 4096 * page;
@@ -345,8 +341,8 @@ static uint64_t helper_exits(void *p, uint64_t a, uint64_t b, uint64_t c, uint64
 
 static void call_op(struct generator *g)
 {
-    static uint64_t (*const fns[])(void *, uint64_t, uint64_t, uint64_t, uint64_t) = {
-        helper_mix, helper_state, helper_exits};
+    static uint64_t (*const fns[])(void *, uint64_t, uint64_t, uint64_t,
+                                   uint64_t) = {helper_mix, helper_state, helper_exits};
     static const uint8_t flags[] = {0, IR_CALL_READS | IR_CALL_WRITES, IR_CALL_EXITS};
     unsigned k = below(g, 3);
     uint16_t args[4] = {pick(g, IR_I64), pick(g, IR_I64), pick(g, IR_I64), pick(g, IR_I64)};
@@ -382,9 +378,9 @@ static void special_op(struct generator *g, enum ir_op op)
                          pick_int(g, size == 4 ? IR_I32 : IR_I64)));
         break;
     case IR_SELECT:
-        note(g, ir_select(f, t, below(g, IR_CCS), size, pick_int(g, size == 4 ? IR_I32 : IR_I64),
-                          pick_int(g, size == 4 ? IR_I32 : IR_I64), pick_int(g, t),
-                          pick_int(g, t)));
+        note(g,
+             ir_select(f, t, below(g, IR_CCS), size, pick_int(g, size == 4 ? IR_I32 : IR_I64),
+                       pick_int(g, size == 4 ? IR_I32 : IR_I64), pick_int(g, t), pick_int(g, t)));
         break;
     case IR_PCREL:
         note(g, ir_pcrel(f, (int64_t)(m_random(&g->rng) % 100000) - 50000));

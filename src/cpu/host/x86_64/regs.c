@@ -500,8 +500,8 @@ void regs_forget(struct asm_state *a)
 void regs_dump(const struct asm_state *a, FILE *out)
 {
     static const char *const names[X86_REGS] = {
-        "rax",  "rcx",  "rdx",  "rbx",  "rsp",  "rbp",  "rsi",   "rdi",   "r8",    "r9",   "r10",
-        "r11",  "r12",  "r13",  "r14",  "r15",  "xmm0", "xmm1",  "xmm2",  "xmm3",  "xmm4", "xmm5",
+        "rax",  "rcx",  "rdx",  "rbx",  "rsp",   "rbp",   "rsi",   "rdi",   "r8",    "r9",   "r10",
+        "r11",  "r12",  "r13",  "r14",  "r15",   "xmm0",  "xmm1",  "xmm2",  "xmm3",  "xmm4", "xmm5",
         "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15"};
 
     for (unsigned r = 0; r < X86_REGS; r++)

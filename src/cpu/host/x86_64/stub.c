@@ -218,7 +218,8 @@ static void division(struct asm_state *a, const struct stub *s)
     }
 }
 
-/** The result is a NaN. After a fused operation of a * b: if the product alone is invalid, say so. */
+/** The result is a NaN. After a fused operation of a * b: if the product alone is invalid, say so.
+ */
 static void canonical_nan(struct asm_state *a, const struct stub *s)
 {
     bool is32 = a->f->insns[s->insn].type == IR_F32;

@@ -32,7 +32,7 @@ enum x86_reg {
 /* Roles. RAX, RCX, XMM0, XMM1 are scratch of one operation; the rest is allocated. */
 #define REG_STATE   RBP
 #define REG_CONTEXT R14
-#define GPR_POOL                                                                              \
+#define GPR_POOL                                                                                   \
     (1u << RDX | 1u << RBX | 1u << RSI | 1u << RDI | 1u << R8 | 1u << R9 | 1u << R10 | 1u << R11 | \
      1u << R12 | 1u << R13 | 1u << R15)
 #define XMM_POOL (0xfffcu << 16)
