@@ -6,7 +6,9 @@
  *
  * -n is the total; programs have 20,000 instructions each. -c is the emulator's CPU model with the
  * properties that turn extensions on. -x leaves instructions out; by default CTZW, which QEMU 7.2
- * gets wrong when the low half is 0 and the high half is not. -o writes the last program's ELF
+ * gets wrong when the low half is 0 and the high half is not. -k is the number of
+ * instructions between records (24; with 1, flags that the emulator loses when FROUND follows are
+ * seen). -o writes the last program's ELF
  * file. Exit status: 0 all agree, 1 a difference (printed), 2 something else went wrong, 77 no
  * emulator. */
 #include "base/bits.h"
@@ -29,6 +31,7 @@ enum { PROGRAM_INSNS = 20000, EXIT_SKIP = 77 };
 struct options {
     const char *extension, *qemu, *cpu, *image, *without;
     uint64_t insns, seed;
+    unsigned chunk;
 };
 
 /** The program as a static Linux executable. */
@@ -187,7 +190,7 @@ static int run_one(const struct options *o, struct isa_program *p, unsigned insn
     size_t size;
     int rc = 2;
 
-    if (!isa_generate(p, o->extension, o->without, insns, seed)) {
+    if (!isa_generate(p, o->extension, o->without, o->chunk, insns, seed)) {
         fprintf(stderr, "isa_diff: no instructions of '%s'\n", o->extension);
         return 2;
     }
@@ -212,12 +215,13 @@ int main(int argc, char **argv)
                         .cpu = "rv64,zba=true,zbb=true,zbc=true,zbs=true,Zfh=true",
                         .without = "ctzw,",
                         .insns = PROGRAM_INSNS,
-                        .seed = 1};
+                        .seed = 1,
+                        .chunk = 24};
     struct isa_program *p = malloc(sizeof(*p));
     uint64_t done = 0;
     int opt, rc = p ? 0 : 2;
 
-    while ((opt = getopt(argc, argv, "e:n:s:q:c:x:o:")) != -1) {
+    while ((opt = getopt(argc, argv, "e:n:s:q:c:x:k:o:")) != -1) {
         switch (opt) {
         case 'e':
             o.extension = optarg;
@@ -236,6 +240,9 @@ int main(int argc, char **argv)
             break;
         case 'x':
             o.without = optarg;
+            break;
+        case 'k':
+            o.chunk = (unsigned)MAX(atoi(optarg), 1);
             break;
         case 'o':
             o.image = optarg;

@@ -186,6 +186,17 @@ static bool is_atomic(const struct insn *insn)
     return !strcmp(format, "amo") || !strcmp(format, "lr");
 }
 
+/** Is @name in the list @names, each of which a comma follows? */
+static bool listed(const char *names, const char *name)
+{
+    size_t len = strlen(name);
+
+    for (const char *at = names; at && *at; at = strchr(at, ',') + 1)
+        if (!strncmp(at, name, len) && at[len] == ',')
+            return true;
+    return false;
+}
+
 /** A memory access: point its base register into the data area first. */
 static bool emit_memory(struct isa_program *p, uint32_t w, const struct insn *insn)
 {
@@ -196,6 +207,8 @@ static bool emit_memory(struct isa_program *p, uint32_t w, const struct insn *in
         return false;
     if (insn->op == RV_OP_SC_W || insn->op == RV_OP_SC_D)
         return false; /* only behind their LR */
+    if (!insn->rd && listed(p->without, "x0"))
+        return false;
     if (is_atomic(insn) || below(p, 4))
         offset &= ~7;
     if (base != GP)
@@ -300,17 +313,6 @@ static void emit_dumper(struct isa_program *p)
     emit_i(p, "jalr", 0, LINK, 0);
 }
 
-/** Is @name in the list @names, each of which a comma follows? */
-static bool listed(const char *names, const char *name)
-{
-    size_t len = strlen(name);
-
-    for (const char *at = names; at && *at; at = strchr(at, ',') + 1)
-        if (!strncmp(at, name, len) && at[len] == ',')
-            return true;
-    return false;
-}
-
 static bool choose_rows(struct isa_program *p, const char *extension)
 {
     bool all = !strcmp(extension, "all");
@@ -333,8 +335,8 @@ static bool choose_rows(struct isa_program *p, const char *extension)
     return p->row_count > 0;
 }
 
-bool isa_generate(struct isa_program *p, const char *extension, const char *without, unsigned insns,
-                  uint64_t seed)
+bool isa_generate(struct isa_program *p, const char *extension, const char *without, unsigned chunk,
+                  unsigned insns, uint64_t seed)
 {
     uint32_t dumper;
 
@@ -366,7 +368,7 @@ bool isa_generate(struct isa_program *p, const char *extension, const char *with
         emit_i(p, "fld", r, GP, (int)(8 * r) - 1024);
     while (p->insns < insns && p->size < ISA_CODE_SIZE - 4096 &&
            (p->chunks + 2) * sizeof(struct isa_record) < ISA_DUMP_SIZE) {
-        unsigned until = p->insns + ISA_CHUNK;
+        unsigned until = p->insns + chunk;
 
         emit_refresh(p);
         while (p->insns < until)

@@ -19,7 +19,6 @@
 #define ISA_DUMP      (ISA_DATA + ISA_DATA_SIZE)
 #define ISA_DUMP_SIZE 0x400000u
 #define ISA_RAM_SIZE  0x1000000u
-#define ISA_CHUNK     24 /* random instructions in a chunk */
 
 struct isa_record {
     uint64_t x[32]; /* x[5] is the link: where the chunk ends */
@@ -35,6 +34,7 @@ struct isa_program {
     uint32_t end_offset; /* where the EBREAK is */
     unsigned chunks, insns;
     uint64_t random; /* generator's state */
+    unsigned chunk;  /* random instructions in a chunk */
     /* what to draw from */
     const char *extension, *without;
     unsigned short rows[512];
@@ -44,10 +44,11 @@ struct isa_program {
 };
 
 /** A program of about @insns random instructions of @extension (as rv_rows[] names it, or "all"),
- * a quarter of them RV64I's; none of @without (names, each followed by a comma; NULL = none left
- * out). False if no such instructions. */
-bool isa_generate(struct isa_program *p, const char *extension, const char *without, unsigned insns,
-                  uint64_t seed);
+ * a quarter of them RV64I's; none of @without (names, each followed by a comma; "x0," =
+ * memory accesses with rd = x0; NULL = none left out). @chunk instructions to a chunk.
+ * False if no such instructions. */
+bool isa_generate(struct isa_program *p, const char *extension, const char *without, unsigned chunk,
+                  unsigned insns, uint64_t seed);
 
 /** Turn the end of @p from EBREAK into the Linux system calls that write data and dump to standard
  * output and exit. */
