@@ -35,9 +35,9 @@ TEST(tables_are_announced)
 TEST(what_is_announced_has_a_table)
 {
     /* Those without instructions of their own. */
-    static const char *const bare[] = {"zicntr", "zihpm", "zfhmin",    "zca",
-                                       "zcd",    "zkr",   "smstateen", "sscofpmf",
-                                       "sstc",   "svadu", "svnapot",   "svpbmt"};
+    static const char *const bare[] = {"zicntr",  "zihpm",     "zfhmin",   "zca",  "zcd",
+                                       "zkr",     "smstateen", "sscofpmf", "sstc", "svadu",
+                                       "svnapot", "svpbmt",    "svvptc"};
     char text[512], *save = NULL;
 
     (void)snprintf(text, sizeof(text), "%s", rv_isa_string());
