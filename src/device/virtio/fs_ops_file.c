@@ -176,8 +176,7 @@ int fs_op_read(struct fs_request *r)
     if (!h)
         return -EBADF;
     size_t room = r->out_size > head ? r->out_size - head : 0;
-    unsigned n =
-        fs_iov_slice(r->out, r->out_count, head, MIN((size_t)in->size, room), r->work->iov);
+    unsigned n = iov_slice(r->work->iov, r->out, r->out_count, head, MIN((size_t)in->size, room));
     ssize_t got = preadv(h->fd, r->work->iov, (int)n, (off_t)in->offset);
     int rc = got < 0 ? -errno : 0;
     fs_handle_put(r->server, h);
