@@ -283,12 +283,17 @@ static bool command(struct net *n) REQUIRES(n->dev.lock)
 
 static void control(struct net *n) REQUIRES(n->dev.lock)
 {
-    while (vq_pop(&n->dev.queues[QUEUE_CTRL], &n->chain) > 0) {
-        uint8_t ack = command(n) ? 0 : 1; /* §5.1.6.5: VIRTIO_NET_OK, VIRTIO_NET_ERR */
+    struct vq *q = &n->dev.queues[QUEUE_CTRL];
 
-        vq_push(&n->dev.queues[QUEUE_CTRL], &n->chain, vq_write(&n->chain, 0, &ack, 1));
-        virtio_notify(&n->dev, QUEUE_CTRL);
-    }
+    do {
+        while (vq_pop(q, &n->chain) > 0) {
+            uint8_t ack = command(n) ? 0 : 1; /* §5.1.6.5: VIRTIO_NET_OK, VIRTIO_NET_ERR */
+
+            vq_push(q, &n->chain, vq_write(&n->chain, 0, &ack, 1));
+            virtio_notify(&n->dev, QUEUE_CTRL);
+        }
+        vq_set_notify(q, true);
+    } while (vq_has_work(q));
 }
 
 /** With the lock held; clang does not see that n->dev is *dev. */

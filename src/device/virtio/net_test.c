@@ -334,6 +334,17 @@ TEST(commands_are_acknowledged_or_refused)
     end();
 }
 
+TEST(every_command_is_asked_for)
+{
+    /* With event indices a driver notifies only when it passes the index asked for (§2.7.10). */
+    begin(FEATURES | BIT(VIRTIO_F_EVENT_IDX));
+    for (uint16_t i = 1; i < 4; i++) {
+        EXPECT_EQ(control("\0\0\1", 3), 0);
+        EXPECT_EQ(test_driver_avail_event(&d, CTRL), i);
+    }
+    end();
+}
+
 TEST(sum_is_the_internet_checksum)
 {
     static uint8_t data[3000];
