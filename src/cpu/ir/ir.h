@@ -96,6 +96,8 @@ struct ir_func {
     bool overflow;         /* more was written than fits: the unit is unusable */
     uint32_t start_offset; /* page offset of the first guest instruction */
     uint64_t mode;         /* block key's mode bits, constant within the unit */
+    uint16_t *scratch;     /* the optimizer's, one for each insn */
+    uint16_t *uses;
 };
 
 struct ir_op_info {

@@ -49,15 +49,21 @@ enum ir_cc ir_cc_swap(enum ir_cc cc)
 
 struct ir_func *ir_new(unsigned capacity)
 {
-    struct ir_func *f = calloc(1, sizeof(*f));
+    struct ir_func *f;
 
-    if (!f || capacity < 1 || capacity > UINT16_MAX ||
-        !(f->insns = calloc(capacity, sizeof(*f->insns)))) {
-        free(f);
+    if (capacity < 1 || capacity > UINT16_MAX)
         return NULL;
-    }
+    f = calloc(1, sizeof(*f));
+    if (!f)
+        return NULL;
     f->capacity = capacity;
-    return f;
+    f->insns = calloc(capacity, sizeof(*f->insns));
+    f->scratch = calloc(capacity, sizeof(*f->scratch));
+    f->uses = calloc(capacity, sizeof(*f->uses));
+    if (f->insns && f->scratch && f->uses)
+        return f;
+    ir_free(f);
+    return NULL;
 }
 
 void ir_free(struct ir_func *f)
@@ -65,6 +71,8 @@ void ir_free(struct ir_func *f)
     if (!f)
         return;
     free(f->insns);
+    free(f->scratch);
+    free(f->uses);
     free(f);
 }
 

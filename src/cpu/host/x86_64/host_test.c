@@ -79,8 +79,14 @@ static bool agrees(uint64_t seed, unsigned length, bool optimize)
         return false;
     }
     r = m_eval(unit, &want);
-    if (optimize)
+    if (optimize) {
         ir_optimize(unit);
+        if (ir_verify(unit, &err)) {
+            test_fail(__FILE__, __LINE__, "seed %llu, optimized: %s", (unsigned long long)seed,
+                      err.text);
+            return false;
+        }
+    }
     if (code.size - code.used < 400000)
         host_restart(host);
     if (getenv("HOST_TEST_DUMP") && getenv("HOST_TEST_SEED"))
@@ -135,6 +141,10 @@ TEST(short_random_units)
 TEST(random_units)
 {
     random_units(~0u, 10000, 60, false);
+}
+TEST(optimized_random_units)
+{
+    random_units(~0u, 20000, 60, true);
 }
 TEST(long_random_units)
 {
