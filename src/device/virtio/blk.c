@@ -3,7 +3,9 @@
  * Invariants:
  *  1. Each queue has a loop, and so a thread, of its own; a request is executed there without the
  *     device's lock and counted in `busy` meanwhile. Reset waits until none is.
- *  2. Data moves between guest RAM and the disk directly; headers are copied out once.
+ *  2. What may take long and holds no data (flush, discard, zeroes) goes to one more loop, so that
+ *     reads and writes overtake it, as §5.2.6 allows; at most SLOW_MAX wait there.
+ *  3. Data moves between guest RAM and the disk directly; headers are copied out once.
  *
  * Threads: see 1. Any number of requests may be at the disk at once, which locks itself.
  */
@@ -57,6 +59,8 @@ enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
 #define ZEROES_SECTORS_MAX  (1u << 16)
 #define RANGE_UNMAP         1u
 
+#define SLOW_MAX 64
+
 /** Configuration space (§5.2.4). */
 enum {
     CONFIG_CAPACITY = 0,
@@ -78,9 +82,11 @@ struct virtio_blk {
     struct virtio_device dev;                  /* must be first */
     struct disk *disk;                         /* [init] */
     struct loop *loops[VIRTIO_BLK_MAX_QUEUES]; /* [init] */
+    struct loop *slow;                         /* [init] */
     char serial[VIRTIO_BLK_SERIAL_MAX];        /* [init] zero-padded */
     uint8_t config[CONFIG_SIZE];               /* [init] */
     unsigned busy;                             /* [device lock] requests at the disk */
+    unsigned slow_count;                       /* [device lock] of these, on the slow loop */
     struct cond idle;                          /* busy has become 0 */
 };
 
@@ -209,6 +215,60 @@ static uint8_t execute(const struct virtio_blk *b, struct request *r)
     }
 }
 
+/** Answer @r with @status. */
+static void finish(struct virtio_device *dev, unsigned index, struct request *r, uint8_t status)
+    REQUIRES(dev->lock)
+{
+    struct virtio_blk *b = blk_of(dev);
+
+    *r->status = status;
+    if (--b->busy == 0)
+        cond_broadcast(&b->idle);
+    vq_push(&dev->queues[index], &r->chain, r->chain.in_bytes);
+    virtio_notify(dev, index);
+}
+
+/** A request on the slow loop. */
+struct slow_request {
+    struct virtio_device *dev;
+    unsigned index;
+    struct request r;
+};
+
+static void run_slow(void *arg)
+{
+    struct slow_request *s = arg;
+    struct virtio_device *dev = s->dev;
+    uint8_t status = execute(blk_of(dev), &s->r);
+
+    mutex_lock(&dev->lock);
+    blk_of(dev)->slow_count--;
+    finish(dev, s->index, &s->r, status);
+    mutex_unlock(&dev->lock);
+    free(s);
+}
+
+/** Give @r to the slow loop. False: it is to be done here. */
+static bool start_slow(struct virtio_device *dev, unsigned index, const struct request *r)
+    REQUIRES(dev->lock)
+{
+    struct virtio_blk *b = blk_of(dev);
+    bool is_slow = r->type == T_FLUSH || r->type == T_DISCARD || r->type == T_WRITE_ZEROES;
+
+    if (!is_slow || b->slow_count == SLOW_MAX)
+        return false;
+    struct slow_request *s = malloc(sizeof(*s));
+    if (!s)
+        return false;
+    *s = (struct slow_request){.dev = dev, .index = index, .r = *r};
+    if (loop_post(b->slow, run_slow, s)) {
+        free(s);
+        return false;
+    }
+    b->slow_count++;
+    return true;
+}
+
 static void blk_kick(struct virtio_device *dev, unsigned index) REQUIRES(dev->lock)
 {
     struct virtio_blk *b = blk_of(dev);
@@ -221,13 +281,12 @@ static void blk_kick(struct virtio_device *dev, unsigned index) REQUIRES(dev->lo
             if (parse(dev, &r))
                 return;
             b->busy++;
+            if (start_slow(dev, index, &r))
+                continue;
             mutex_unlock(&dev->lock);
-            *r.status = execute(b, &r);
+            uint8_t status = execute(b, &r);
             mutex_lock(&dev->lock);
-            if (--b->busy == 0)
-                cond_broadcast(&b->idle);
-            vq_push(q, &r.chain, r.chain.in_bytes);
-            virtio_notify(dev, index);
+            finish(dev, index, &r, status);
         }
         vq_set_notify(q, true);
     } while (vq_has_work(q));
@@ -248,6 +307,7 @@ static void blk_config_read(struct virtio_device *dev, unsigned offset, void *bu
 
 static void free_loops(struct virtio_blk *b)
 {
+    loop_free(b->slow);
     for (unsigned i = 0; i < VIRTIO_BLK_MAX_QUEUES; i++)
         loop_free(b->loops[i]);
 }
@@ -256,6 +316,10 @@ static void blk_free(struct virtio_device *dev)
 {
     struct virtio_blk *b = blk_of(dev);
 
+    mutex_lock(&dev->lock);
+    dev->resetting = true; /* nothing more is begun */
+    blk_reset(dev);
+    mutex_unlock(&dev->lock);
     virtio_done(dev);
     free_loops(b);
     disk_close(b->disk);
@@ -290,18 +354,25 @@ static void fill_config(struct virtio_blk *b, unsigned queues)
     c[CONFIG_ZEROES_UNMAP] = 1;
 }
 
+static int start_loop(const char *name, struct loop **ret, struct error *err)
+{
+    *ret = loop_new(name);
+    int rc = *ret ? loop_start(*ret) : -ENOMEM;
+
+    return rc ? error_set(err, -rc, "cannot start a disk thread: %s", strerror(-rc)) : 0;
+}
+
 static int start_loops(struct virtio_blk *b, unsigned queues, struct error *err)
 {
-    for (unsigned i = 0; i < queues; i++) {
+    int rc = start_loop("blk-slow", &b->slow, err);
+
+    for (unsigned i = 0; i < queues && !rc; i++) {
         char name[16];
 
         (void)snprintf(name, sizeof(name), "blk-%u", i);
-        b->loops[i] = loop_new(name);
-        int rc = b->loops[i] ? loop_start(b->loops[i]) : -ENOMEM;
-        if (rc)
-            return error_set(err, -rc, "cannot start a disk thread: %s", strerror(-rc));
+        rc = start_loop(name, &b->loops[i], err);
     }
-    return 0;
+    return rc;
 }
 
 int virtio_blk_new(struct mem *mem, const struct virtio_blk_config *config, struct disk *disk,

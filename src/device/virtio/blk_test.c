@@ -24,6 +24,7 @@ static struct fake {
     uint8_t data[SECTORS * 512];
     int fail;             /* -errno of every request */
     unsigned delay_us;    /* of every transfer */
+    unsigned flush_us;    /* delay of a flush */
     unsigned flushes;     /* [atomic] */
     unsigned active, max; /* [atomic] transfers under way, and the most so far */
     bool closed;
@@ -62,6 +63,8 @@ static int fake_pwritev(struct disk *d, const struct iovec *iov, int n, uint64_t
 
 static int fake_flush(struct disk *d)
 {
+    if (fake.flush_us)
+        usleep(fake.flush_us);
     __atomic_add_fetch(&fake.flushes, 1, __ATOMIC_SEQ_CST);
     return fake.fail;
 }
@@ -345,6 +348,46 @@ TEST(queues_run_at_once)
     for (unsigned i = 0; i < 4; i++)
         ASSERT_TRUE(test_driver_wait(&d, i, &used));
     EXPECT_EQ(fake.max, 4);
+    end();
+}
+
+/* A read does not wait for a flush before it; a hundred flushes are all answered. */
+TEST(reads_overtake_flushes)
+{
+    struct test_used used;
+
+    begin(false, 1, BIT(F_FLUSH));
+    fake.flush_us = 50000;
+    struct test_buf flush[] = {
+        {header(FLUSH,         0), 16, false},
+        {test_driver_alloc(&d, 1), 1,  true },
+    };
+    uint16_t head = test_driver_add(&d, 0, flush, 2);
+    send_read(0);
+    ASSERT_TRUE(test_driver_wait(&d, 0, &used));
+    EXPECT_TRUE(used.id != head);
+    ASSERT_TRUE(test_driver_wait(&d, 0, &used));
+    EXPECT_EQ(used.id, head);
+    fake.flush_us = 100;
+    for (int i = 0; i < 4; i++) {
+        for (int k = 0; k < 30; k++)
+            test_driver_add(&d, 0, flush, 2);
+        test_driver_kick(&d, 0);
+        for (int k = 0; k < 30; k++)
+            ASSERT_TRUE(test_driver_wait(&d, 0, &used));
+    }
+    EXPECT_EQ(fake.flushes, 121);
+    /* Reset and end while some are under way. */
+    fake.flush_us = 5000;
+    for (int k = 0; k < 10; k++)
+        test_driver_add(&d, 0, flush, 2);
+    test_driver_kick(&d, 0);
+    usleep(1000);
+    test_driver_set_status(&d, 0);
+    test_driver_start(&d, dev, 0, 64);
+    for (int k = 0; k < 10; k++)
+        test_driver_add(&d, 0, flush, 2);
+    test_driver_kick(&d, 0);
     end();
 }
 
