@@ -137,7 +137,7 @@ static void set_handler(struct machine *m, uint64_t offset)
     ASSERT_EQ(vcpu_set_reg(m->vcpus[0], 65 + 0x305, BASE + offset), 0); /* mtvec */
 }
 
-static const enum engine_kind kinds[] = {ENGINE_INTERP};
+static const enum engine_kind kinds[] = {ENGINE_INTERP, ENGINE_JIT, ENGINE_CHECK};
 
 static void loop_program(enum engine_kind kind)
 {

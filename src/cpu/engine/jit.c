@@ -127,6 +127,7 @@ int jit_new(struct engine *e, struct error *err)
         return error_set(err, ENOMEM, "out of memory");
     e->jit = j;
     fill_env(&env);
+    env.single_pass = e->config.kind == ENGINE_CHECK;
     rc = codebuf_init(&j->code, CODE_BYTES, err);
     if (!rc)
         rc = host_new(&env, &j->code, host_features(), &j->host, err);

@@ -34,7 +34,7 @@ static void jump_direct(struct asm_state *a, int cc, int64_t delta)
     struct host_exit *x;
     uint8_t *at;
 
-    if (delta == a->f->start_offset) {
+    if (delta == a->f->start_offset && !a->env->single_pass) {
         if (cc < 0)
             emit_jmp(&a->e, a->entry);
         else
