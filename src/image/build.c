@@ -194,7 +194,7 @@ int image_build(const struct image_spec *spec, const struct image_build_opts *op
     if (opts)
         b.opts = *opts;
     b.progress.stage = "Waiting for another build of this image";
-    b.progress.stage_count = spec->kind == IMAGE_TINY ? 3 : 5;
+    b.progress.stage_count = spec->kind == IMAGE_TINY ? 3 : 4;
     cleanup(fd_closep) int lock = store_lock(spec, true, wait_tick, &b, err);
     if (lock < 0)
         return lock;

@@ -14,6 +14,10 @@ static const char *const builder_modules[] = {
     "virtio_blk", "virtio_rng", "ext4", "crc32c_generic", "vfat", "nls_cp437", "nls_ascii", NULL,
 };
 
+static const char *const root_modules[] = {
+    "virtio_blk", "virtio_scsi", "sd_mod", "ext4", "crc32c_generic", NULL,
+};
+
 /* mke2fs and all it is linked with, by the beginning of the file's name. */
 static const char *const mke2fs_files[] = {
     "mke2fs",     "libext2fs.so", "libe2p.so", "libcom_err.so", "libblkid.so",
@@ -112,19 +116,42 @@ const struct kernel *builder_kernel(const struct builder *b)
     return b->kernel.image ? &b->kernel : NULL;
 }
 
+/** Everything but mke2fs of an initramfs. */
+static int fill(struct builder *b, struct cpio *c, const char *busybox_deb,
+                const char *const *modules, const char *folder, struct error *err)
+{
+    int r = build_add_skeleton(c);
+
+    if (!r)
+        r = build_add_busybox(c, busybox_deb, err);
+    if (!r)
+        r = modules_write(b->kernel.modules, modules, b->kernel.release, c, err);
+    if (!r)
+        r = build_add_embedded(c, folder);
+    return r ? error_set(err, -r, "cannot write an initramfs: %s", strerror(-r)) : 0;
+}
+
+int builder_write_initrd(struct builder *b, const char *path, const char *busybox_deb,
+                         struct error *err)
+{
+    if (!b->kernel.image)
+        return error_set(err, EBADMSG, "the packages hold no kernel");
+    struct cpio *c = cpio_new(path, err);
+    if (!c)
+        return -EIO;
+    int r = fill(b, c, busybox_deb, root_modules, "initrd/", err);
+    if (r) {
+        cpio_abandon(c);
+        return r;
+    }
+    return cpio_finish(c, err);
+}
+
 int builder_finish(struct builder *b, const char *busybox_deb, struct error *err)
 {
     if (!b->kernel.image || !b->has_mke2fs)
         return error_set(err, EBADMSG, "the packages hold no %s",
                          b->kernel.image ? "mke2fs" : "kernel");
-    int r = build_add_skeleton(b->cpio);
-    if (!r)
-        r = build_add_busybox(b->cpio, busybox_deb, err);
-    if (!r)
-        r = modules_write(b->kernel.modules, builder_modules, b->kernel.release, b->cpio, err);
-    if (!r)
-        r = build_add_embedded(b->cpio, "builder/");
-    if (r)
-        return error_set(err, -r, "cannot write the build machine's initramfs: %s", strerror(-r));
-    return cpio_finish(ptr_take(&b->cpio), err);
+    int r = fill(b, b->cpio, busybox_deb, builder_modules, "builder/", err);
+    return r ? r : cpio_finish(ptr_take(&b->cpio), err);
 }

@@ -12,10 +12,7 @@
 #include "image/gpt.h"
 #include "image/paths.h"
 #include "image/resolve.h"
-#include "image/unpack.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -24,9 +21,10 @@
 
 #define ESP_BYTES      (256ULL << 20)
 #define DISK_BYTES_MIN (2ULL << 30)
-#define RESULT_BYTES   (256ULL << 20) /* sparse: as much as an initrd may take */
+#define RESULT_BYTES   4096
 #define MEMORY_BYTES   (2ULL << 30)
 #define CONSOLE_MAX    (64u << 20)
+#define INITRD_MAX     (256u << 20)
 #define ROOT_LABEL     "posada-root"
 
 /* Beside everything of priority "required". */
@@ -56,18 +54,20 @@ struct debian {
     struct build *b;
     struct package_set set;
     struct package *busybox;
-    char *payload, *initrd, *kernel, *disk, *result, *console; /* paths of the build's files */
+    char *payload, *build_initrd, *result, *console; /* paths of what only the build needs */
+    char *kernel, *initrd, *disk;                    /* and of what stays */
 };
 
 static void debian_done(struct debian *d)
 {
     package_set_done(&d->set);
     free(d->payload);
-    free(d->initrd);
-    free(d->kernel);
-    free(d->disk);
+    free(d->build_initrd);
     free(d->result);
     free(d->console);
+    free(d->kernel);
+    free(d->initrd);
+    free(d->disk);
 }
 
 static int make_paths(struct debian *d, struct error *err)
@@ -75,12 +75,16 @@ static int make_paths(struct debian *d, struct error *err)
     const char *dir = d->b->dir;
 
     d->payload = paths_format(err, "%s/payload.tar", dir);
-    d->initrd = paths_format(err, "%s/build-initrd", dir);
+    d->build_initrd = paths_format(err, "%s/build-initrd", dir);
+    d->initrd = paths_format(err, "%s/initrd", dir);
     d->kernel = paths_format(err, "%s/kernel", dir);
     d->disk = paths_format(err, "%s/disk.raw", dir);
-    d->result = paths_format(err, "%s/result.tar", dir);
+    d->result = paths_format(err, "%s/result", dir);
     d->console = paths_format(err, "%s/console.log", dir);
-    return d->payload && d->initrd && d->kernel && d->disk && d->result && d->console ? 0 : -ENOMEM;
+    return d->payload && d->build_initrd && d->initrd && d->kernel && d->disk && d->result &&
+                   d->console
+               ? 0
+               : -ENOMEM;
 }
 
 /** Choose the packages; base-files comes first, because the payload takes folders from the first.
@@ -183,6 +187,28 @@ static int add_packages(struct debian *d, struct payload *p, struct builder *bui
     return 0;
 }
 
+/** The kernel and the first initrd: beside the disk for direct boot, and on it for boot by EFI. */
+static int add_boot_files(struct debian *d, struct payload *p, struct builder *builder,
+                          const char *busybox, struct error *err)
+{
+    const struct kernel *k = builder_kernel(builder);
+    cleanup(freep) char *initrd = NULL;
+    size_t size = 0;
+    int r = builder_write_initrd(builder, d->initrd, busybox, err);
+
+    if (!r)
+        r = paths_write(d->kernel, k->image, k->image_size, err);
+    if (!r)
+        r = paths_read(d->initrd, INITRD_MAX, &initrd, &size, err);
+    if (r)
+        return r;
+    d->b->release = strdup(k->release);
+    cleanup(freep) char *name = paths_format(err, "boot/initrd.img-%s", k->release);
+    if (!d->b->release || !name)
+        return error_set(err, ENOMEM, "out of memory");
+    return payload_add_file(p, name, 0644, initrd, size, err);
+}
+
 static int assemble(struct debian *d, struct payload *p, struct builder *builder, struct error *err)
 {
     cleanup(freep) char *busybox = build_deb_path(d->b, d->busybox, err);
@@ -195,17 +221,10 @@ static int assemble(struct debian *d, struct payload *p, struct builder *builder
     if (!r)
         r = add_generated(d, p, err);
     if (!r)
+        r = add_boot_files(d, p, builder, busybox, err);
+    if (!r)
         r = payload_finish(p, err);
-    if (!r)
-        r = builder_finish(builder, busybox, err);
-    const struct kernel *k = builder_kernel(builder);
-    if (!r)
-        r = paths_write(d->kernel, k->image, k->image_size, err);
-    if (!r) {
-        d->b->release = strdup(k->release);
-        r = d->b->release ? 0 : error_set(err, ENOMEM, "out of memory");
-    }
-    return r;
+    return r ? r : builder_finish(builder, busybox, err);
 }
 
 static int unpack_packages(struct debian *d, struct error *err)
@@ -215,7 +234,7 @@ static int unpack_packages(struct debian *d, struct error *err)
     if (r)
         return r;
     struct payload *p = payload_new(d->payload, err);
-    struct builder *builder = p ? builder_new(d->initrd, err) : NULL;
+    struct builder *builder = p ? builder_new(d->build_initrd, err) : NULL;
     r = builder ? assemble(d, p, builder, err) : -EIO;
     builder_free(builder);
     payload_free(p);
@@ -268,7 +287,7 @@ static int watch(void *arg)
 
     if (paths_read(d->console, CONSOLE_MAX, &text, &size, NULL))
         return build_report(0, d->set.count, d->b);
-    for (const char *p = text; (p = strstr(p, "\nSetting up ")); p++)
+    for (const char *p = text; (p = strstr(p, " Setting up ")); p++)
         done++;
     return build_report(MIN(done, d->set.count), d->set.count, d->b);
 }
@@ -280,7 +299,7 @@ static int run_machine(struct debian *d, struct error *err)
     struct image_machine m = {
         .arch = d->b->spec.arch,
         .kernel = d->kernel,
-        .initrd = d->initrd,
+        .initrd = d->build_initrd,
         .append = "quiet",
         .disks = {{d->disk, false}, {d->payload, true}, {d->result, false}},
         .disk_count = 3,
@@ -297,43 +316,6 @@ static int run_machine(struct debian *d, struct error *err)
     return r;
 }
 
-struct result {
-    char *verdict; /* "ok", or what has failed */
-    char *initrd;
-    size_t initrd_size;
-};
-
-static void result_done(struct result *r)
-{
-    free(r->verdict);
-    free(r->initrd);
-}
-
-/** Read the result disk: a tar stream with the files "initrd" and "verdict". */
-static int read_result(const char *path, struct result *ret, struct error *err)
-{
-    struct archive *a = archive_read_new();
-    struct archive_entry *entry;
-    int r = 0;
-
-    if (!a || archive_read_support_format_tar(a) || archive_read_support_format_empty(a) ||
-        archive_read_open_filename(a, path, GPT_SECTOR * 64)) {
-        archive_read_free(a);
-        return error_set(err, EIO, "cannot read '%s'", path);
-    }
-    while (!r && archive_read_next_header(a, &entry) == ARCHIVE_OK) {
-        const char *name = archive_entry_pathname(entry);
-        size_t size;
-
-        if (name && !strcmp(name, "verdict") && !ret->verdict)
-            r = deb_read_entry(a, 4096, &ret->verdict, &size, err);
-        else if (name && !strcmp(name, "initrd") && !ret->initrd)
-            r = deb_read_entry(a, RESULT_BYTES, &ret->initrd, &ret->initrd_size, err);
-    }
-    (void)archive_read_free(a); /* read side: nothing to lose */
-    return r;
-}
-
 /** The sentence for a setup that failed: the guest's verdict and its last words. */
 static int explain(struct debian *d, const char *verdict, struct error *err)
 {
@@ -346,32 +328,28 @@ static int explain(struct debian *d, const char *verdict, struct error *err)
         for (char *p = text; *p; p++)
             *p = *p == '\n' || *p == '\r' ? ' ' : *p;
     }
-    if (!verdict)
+    if (!*verdict)
         verdict = "the build machine stopped without a result";
     return error_set(err, EIO, "setting up the system failed (%.*s); its last words: %s",
                      (int)strcspn(verdict, "\n"), verdict, last);
 }
 
-static int take_result(struct debian *d, struct error *err)
+/** The guest has written "ok" and a newline on the result disk, or what has failed; or nothing. */
+static int check_result(struct debian *d, struct error *err)
 {
-    struct result result = {0};
-    cleanup(freep) char *initrd = paths_format(err, "%s/initrd", d->b->dir);
-    int r = build_stage(d->b, "Finishing", 0, false, err);
+    cleanup(freep) char *verdict = NULL;
+    size_t size = 0;
+    int r = paths_read(d->result, RESULT_BYTES, &verdict, &size, err);
 
-    if (!r)
-        r = initrd ? read_result(d->result, &result, err) : -ENOMEM;
-    if (!r && (!result.verdict || strncmp(result.verdict, "ok", 2) || !result.initrd))
-        r = explain(d, result.verdict, err);
-    if (!r)
-        r = paths_write(initrd, result.initrd, result.initrd_size, err);
-    result_done(&result);
-    return r;
+    if (r)
+        return r;
+    return strncmp(verdict, "ok\n", 3) ? explain(d, verdict, err) : 0;
 }
 
 /** Keep the console where the caller wants it, and delete what only the build needed. */
 static int tidy(struct debian *d, struct error *err)
 {
-    const char *const scratch[] = {d->payload, d->initrd, d->result, d->console};
+    const char *const scratch[] = {d->payload, d->build_initrd, d->result, d->console};
 
     for (size_t i = 0; i < ARRAY_SIZE(scratch); i++)
         if (unlink(scratch[i]))
@@ -408,7 +386,7 @@ int debian_build(struct build *b, struct error *err)
         keep_log(&d);
     }
     if (!r)
-        r = take_result(&d, err);
+        r = check_result(&d, err);
     if (!r)
         r = tidy(&d, err);
     debian_done(&d);
