@@ -274,10 +274,10 @@ static const struct opt_def run_opts[] = {
 static const struct cmd_section run_sections[] = {
     {"Terminal",
      "While the guest runs, the terminal is its console, Ctrl-C included. Ctrl-] leads out of it: then q asks the "
-     "guest to power off, k stops it at once, r resets it, p pauses and resumes it, i prints what runs, ] sends Ctrl-] "
-     "itself, h lists these.\n\n"
-     "Input that is not a terminal is typed into the console; at its end, Ctrl-D is. Ctrl-C and SIGTERM then stop the "
-     "machine: Ctrl-C at once, SIGTERM after asking the guest to power off and 3 seconds."},
+     "guest's kernel to power off, k stops it at once, r resets it, p pauses and resumes it, i prints what runs, ] "
+     "sends Ctrl-] itself, h lists these. (What q asks is Linux's SysRq: sync, remount read-only, power off.)\n\n"
+     "Input that is not a terminal is typed into the console; after its end, Ctrl-D is, until the machine stops. "
+     "Ctrl-C and SIGTERM then stop the machine: Ctrl-C at once, SIGTERM as q does, or at once after 3 seconds."},
     {"Disks and instances",
      "A guest of an image with a disk keeps its disk, as an instance: the same command continues with it. --name keeps "
      ""

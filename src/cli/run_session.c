@@ -27,14 +27,11 @@ void session_request_stop(struct session *s, enum session_end why, int grace_ms)
 {
     if (s->end == SESSION_GUEST)
         s->end = why;
-    if (!grace_ms) {
+    int64_t now = host_now_ns();
+    if (grace_ms && session_ask_power_off(s, now))
+        s->kill_at_ns = MIN(s->kill_at_ns, now + grace_ms * NS_PER_MS);
+    else
         vm_stop(s->vm);
-        return;
-    }
-    if (vm_get_state(s->vm) == VM_PAUSED)
-        vm_resume(s->vm);
-    vm_power_key(s->vm);
-    s->kill_at_ns = MIN(s->kill_at_ns, host_now_ns() + grace_ms * NS_PER_MS);
 }
 
 static void *waiter_main(void *arg)
@@ -104,6 +101,9 @@ static int block_signals(struct session *s, struct error *err)
 static int next_timeout(const struct session *s, int64_t now_ns)
 {
     int64_t at = MIN(s->deadline_ns, s->kill_at_ns);
+
+    at = MIN(at, s->eof_at_ns);
+    at = MIN(at, s->power_at_ns);
     int64_t ms = at == INT64_MAX ? INT32_MAX : (at - now_ns) / NS_PER_MS + 1;
 
     if (s->input_size)
@@ -121,6 +121,8 @@ static void serve_clock(struct session *s, int64_t now_ns)
         s->deadline_ns = INT64_MAX;
         session_request_stop(s, SESSION_TIMEOUT, 0);
     }
+    session_type_eof(s, now_ns);
+    session_type_power_off(s, now_ns);
 }
 
 static bool wants_input(const struct session *s)
@@ -267,7 +269,9 @@ int run_session(struct run *run)
                         .stop_fd = -1,
                         .signal_fd = -1,
                         .deadline_ns = INT64_MAX,
-                        .kill_at_ns = INT64_MAX};
+                        .kill_at_ns = INT64_MAX,
+                        .eof_at_ns = INT64_MAX,
+                        .power_at_ns = INT64_MAX};
     struct error err = {0};
     int status = CLI_ERROR;
 

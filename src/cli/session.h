@@ -26,6 +26,7 @@ struct session {
     bool reads_stdin;
     bool stdin_is_tty;
     bool stdin_had_data;
+    int64_t eof_at_ns; /* type the end-of-file key then; INT64_MAX = not yet, or never */
     char input[SESSION_INPUT_MAX];
     size_t input_at, input_size;
     bool in_menu; /* the next key is for the menu */
@@ -33,7 +34,9 @@ struct session {
     enum session_end end;
     int signo;           /* that ended it */
     int64_t deadline_ns; /* of --timeout; INT64_MAX = none */
-    int64_t kill_at_ns;  /* pull the plug then; INT64_MAX = not asked to stop */
+    int64_t power_at_ns; /* type the next power-off key then; INT64_MAX = none */
+    unsigned power_step;
+    int64_t kill_at_ns; /* pull the plug then; INT64_MAX = not asked to stop */
 };
 
 /** Read stdin, take out menu keys, pass the rest on to the guest. */
@@ -42,10 +45,21 @@ void session_read_input(struct session *s);
 /** Pass on what the guest had no room for. False: it still has none. */
 bool session_push_input(struct session *s);
 
+/** After a pipe's end, type Ctrl-D every half second until the machine stops: a shell that reads
+ * its next line in raw mode does not see the one that was typed while it was busy. */
+void session_type_eof(struct session *s, int64_t now_ns);
+
 /** Print a line on stderr, in whatever mode the terminal is. */
 void session_say(const struct session *s, const char *fmt, ...) printf_like(2, 3);
 
-/** Ask the guest to power off, and pull the plug when it has not after @grace_ms. */
+/** Begin to ask the guest to power off; false when it has nothing to hear us with. */
+bool session_ask_power_off(struct session *s, int64_t now_ns);
+
+/** Type the next of the keys that ask it, when it is time. */
+void session_type_power_off(struct session *s, int64_t now_ns);
+
+/** Ask the guest to power off, and pull the plug when it has not after @grace_ms, or cannot be
+ * asked. */
 void session_request_stop(struct session *s, enum session_end why, int grace_ms);
 
 #endif

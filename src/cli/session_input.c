@@ -1,5 +1,6 @@
 /* From the user's keys to the guest's console, and the menu behind the escape key. The main thread.
  */
+#include "base/clock.h"
 #include "base/log.h"
 #include "cli/session.h"
 
@@ -9,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MENU_GRACE_MS = 60000 };
+#define EOF_REPEAT_NS 500000000LL
 
 void session_say(const struct session *s, const char *fmt, ...)
 {
@@ -56,14 +57,23 @@ static void menu_pause(const struct session *s)
     }
 }
 
+static void menu_power_off(struct session *s)
+{
+    if (session_ask_power_off(s, host_now_ns()))
+        session_say(s, "posada: asking the guest's kernel to power off; Ctrl-] k stops it at once");
+    else
+        session_say(
+            s,
+            "posada: this guest cannot be asked; power it off from inside, or Ctrl-] k stops it at once");
+}
+
 /** One key of the menu. True: the key is for the guest after all. */
 static bool menu_key(struct session *s, char key)
 {
     s->in_menu = false;
     switch (key) {
     case 'q':
-        session_say(s, "posada: asking the guest to power off; Ctrl-] k stops it at once");
-        session_request_stop(s, SESSION_USER, MENU_GRACE_MS);
+        menu_power_off(s);
         break;
     case 'k':
         session_request_stop(s, SESSION_USER, 0);
@@ -146,11 +156,58 @@ void session_read_input(struct session *s)
         s->stdin_had_data = true;
         queue_input(s, buf, s->stdin_is_tty ? filter_keys(s, buf, (size_t)n) : (size_t)n);
     } else {
-        static const char end_of_transmission = 0x04;
         s->reads_stdin = false;
-        /* a script piped in has ended: so tells the guest's shell a terminal's end-of-file key */
         if (!n && s->stdin_had_data && !s->stdin_is_tty)
-            queue_input(s, &end_of_transmission, 1);
+            s->eof_at_ns = 0;
     }
     (void)session_push_input(s); /* what is left waits for room */
+}
+
+void session_type_eof(struct session *s, int64_t now_ns)
+{
+    static const char end_of_transmission = 0x04;
+
+    if (now_ns < s->eof_at_ns || s->input_size)
+        return;
+    queue_input(s, &end_of_transmission, 1);
+    s->eof_at_ns = now_ns + EOF_REPEAT_NS;
+}
+
+/** Linux takes SysRq from the virtio console as Ctrl-O and a key. The kernel does each on its own
+ * time, so we give it some between sync, read-only, and off. (Documentation/admin-guide/sysrq.rst;
+ * Debian allows these three.) */
+static const struct {
+    char key;
+    int64_t pause_ns;
+} power_keys[] = {
+    {'s', 300000000},
+    {'u', 500000000},
+    {'o', 0        }
+};
+
+bool session_ask_power_off(struct session *s, int64_t now_ns)
+{
+    const struct vm_config *c = &s->run->config;
+
+    if (!c->kernel || c->console_uart)
+        return false;
+    if (vm_get_state(s->vm) == VM_PAUSED)
+        vm_resume(s->vm);
+    if (s->power_at_ns == INT64_MAX) {
+        s->power_step = 0;
+        s->power_at_ns = now_ns;
+    }
+    return true;
+}
+
+void session_type_power_off(struct session *s, int64_t now_ns)
+{
+    if (now_ns < s->power_at_ns || s->input_size)
+        return;
+    const char keys[] = {0x0f, power_keys[s->power_step].key};
+    queue_input(s, keys, sizeof(keys));
+    (void)session_push_input(s);
+    s->power_at_ns = now_ns + power_keys[s->power_step].pause_ns;
+    if (++s->power_step == ARRAY_SIZE(power_keys))
+        s->power_at_ns = INT64_MAX;
 }

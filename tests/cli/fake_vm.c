@@ -3,7 +3,9 @@
  *
  *   echo TEXT   prints TEXT        size     prints the console's COLUMNSxROWS
  *   off N       powers off with N  panic    ends with a guest failure of status 1
- *   fail        ends with an engine error   hang   ignores the power key from now on
+ *   fail        ends with an engine error   hang   ignores SysRq from now on
+ *
+ * Ctrl-O and a key is SysRq, as on a Linux console: o powers off.
  *
  * With a port posada.cmd it runs the script with the host's sh and powers off
  * (docs/guest-command.md). Threads: as vm/vm.h; all state is under lock. */
@@ -27,6 +29,7 @@ struct vm {
     struct vm_result result; /* [lock] */
     unsigned columns, rows;  /* [lock] */
     bool hangs;              /* [lock] */
+    bool sysrq;              /* [lock] the next key is */
     char line[256];          /* [lock] */
     size_t line_size;        /* [lock] */
     int64_t started_ns;      /* [init] */
@@ -156,8 +159,7 @@ void vm_stop(struct vm *vm)
 
 void vm_power_key(struct vm *vm)
 {
-    if (!vm->hangs)
-        stop(vm, VM_STOP_POWEROFF, 0);
+    (void)vm; /* there is none */
 }
 
 void vm_reset(struct vm *vm)
@@ -234,7 +236,11 @@ size_t vm_console_input(struct vm *vm, const void *data, size_t size)
         taken = 0;
     for (size_t i = 0; i < taken; i++) {
         char c = ((const char *)data)[i];
-        if (c == 0x04) {
+        if (vm->sysrq || c == 0x0f) {
+            if (vm->sysrq && c == 'o' && !vm->hangs)
+                stop_locked(vm, VM_STOP_POWEROFF, 0);
+            vm->sysrq = c == 0x0f;
+        } else if (c == 0x04) {
             stop_locked(vm, VM_STOP_POWEROFF, 0);
         } else if (c == '\r' || c == '\n') {
             vm->line[vm->line_size] = '\0';

@@ -139,7 +139,7 @@ def test_menu():
     t.send("\x1dx")
     t.expect("back in the guest")
     t.send("\x1dq")
-    t.expect("asking the guest to power off")
+    t.expect("asking the guest's kernel to power off")
     assert t.wait() == 0
     assert t.mode() == (False, True)
 
