@@ -120,7 +120,7 @@ static int add_disk(struct vm *vm, size_t index, struct error *err)
     struct disk *disk;
     struct virtio_device *dev;
 
-    (void)snprintf(serial, sizeof(serial), "disk%zu", index);
+    (void)snprintf(serial, sizeof(serial), "disk%u", (unsigned)index);
     int rc = disk_open(d->path, d->format, flags, &disk, err);
     if (rc)
         return rc;
