@@ -138,20 +138,11 @@ static bool run_ours(const struct isa_program *p, void *out, size_t size)
 
 static void print_chunk(const struct isa_program *p, const struct isa_record *records, unsigned n)
 {
-    static const struct cpu everything = {.mode = RV_MODE_FS | RV_MODE_FS_DIRTY |
-                                                  0xcULL << RV_MODE_CBO_SHIFT};
     uint32_t start, end;
 
     isa_chunk_range(p, records, n, &start, &end);
-    for (uint32_t at = start; at < end;) {
-        struct insn insn;
-        char text[96];
-        unsigned size = rv_decode(&everything, p->code + at, 4, &insn);
-
-        rv_disassemble(&everything, &insn, ISA_CODE + at, text, sizeof(text));
-        printf("  %8" PRIx64 ":  %s\n", (uint64_t)(ISA_CODE + at), text);
-        at += size;
-    }
+    for (uint32_t at = start; at < end;)
+        at += isa_print_insn(p, at);
 }
 
 /** Print the first difference; true if there is one. */
@@ -161,15 +152,10 @@ static bool compare(const struct isa_program *p, const uint8_t *ours, const uint
     const struct isa_record *b = (const void *)(theirs + ISA_DATA_SIZE);
 
     for (unsigned n = 0; n < p->chunks; n++) {
-        const uint64_t *ra = a[n].x, *rb = b[n].x;
-
         if (!memcmp(&a[n], &b[n], sizeof(a[n])))
             continue;
         printf("%s: chunk %u differs (ours, theirs):\n", p->extension, n);
-        for (unsigned r = 0; r <= 64; r++)
-            if (ra[r] != rb[r])
-                printf("  %c%u: %#" PRIx64 " %#" PRIx64 " (before: %#" PRIx64 ")\n", "xfc"[r / 32],
-                       r % 32, ra[r], rb[r], n ? a[n - 1].x[r] : 0);
+        isa_print_difference(&a[n], &b[n], n ? &a[n - 1] : NULL);
         print_chunk(p, a, n);
         return true;
     }

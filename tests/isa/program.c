@@ -6,7 +6,13 @@
 #include "cpu/guest/riscv/hart.h"
 #include "cpu/guest/riscv/rows.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 enum { ZERO = 0, SP = 2, GP = 3, TP = 4, LINK = 5, A0 = 10, A1 = 11, A2 = 12, A7 = 17 };
+
+static const struct cpu everything = {.mode = RV_MODE_FS | RV_MODE_FS_DIRTY |
+                                              0xcULL << RV_MODE_CBO_SHIFT};
 
 /* --- Random numbers (splitmix64) --- */
 
@@ -143,9 +149,6 @@ static bool reserved(unsigned reg)
 /** A random encoding of @row that decodes to it. */
 static bool draw(struct isa_program *p, const struct rv_row *row, uint32_t *ret_w, struct insn *ret)
 {
-    static const struct cpu everything = {.mode = RV_MODE_FS | RV_MODE_FS_DIRTY |
-                                                  0xcULL << RV_MODE_CBO_SHIFT};
-
     for (unsigned tries = 0; tries < 200; tries++) {
         uint32_t w = row->match | ((uint32_t)next_random(p) & ~row->mask & MASK(row->size * 8u));
 
@@ -407,4 +410,31 @@ void isa_chunk_range(const struct isa_program *p, const struct isa_record *recor
 {
     *end = (uint32_t)(records[n].x[LINK] - ISA_CODE);
     *start = n ? (uint32_t)(records[n - 1].x[LINK] - ISA_CODE) : 0;
+}
+
+unsigned isa_print_insn(const struct isa_program *p, uint32_t offset)
+{
+    struct insn insn;
+    char text[96];
+    unsigned size = rv_decode(&everything, p->code + offset, 4, &insn);
+
+    rv_disassemble(&everything, &insn, ISA_CODE + offset, text, sizeof(text));
+    printf("  %8" PRIx64 ":  %s\n", (uint64_t)(ISA_CODE + offset), text);
+    return size;
+}
+
+void isa_print_difference(const struct isa_record *a, const struct isa_record *b,
+                          const struct isa_record *before)
+{
+    for (unsigned r = 0; r <= 64; r++) { /* x, f, fcsr lie one after another */
+        uint64_t va, vb, old = 0;
+
+        memcpy(&va, (const char *)a + 8 * r, 8);
+        memcpy(&vb, (const char *)b + 8 * r, 8);
+        if (before)
+            memcpy(&old, (const char *)before + 8 * r, 8);
+        if (va != vb)
+            printf("  %c%u: %#" PRIx64 " %#" PRIx64 " (before: %#" PRIx64 ")\n", "xfc"[r / 32],
+                   r % 32, va, vb, old);
+    }
 }

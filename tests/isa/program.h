@@ -58,4 +58,11 @@ void isa_end_for_linux(struct isa_program *p);
 void isa_chunk_range(const struct isa_program *p, const struct isa_record *records, unsigned n,
                      uint32_t *start, uint32_t *end);
 
+/** Print the instruction at @offset; returns its size. */
+unsigned isa_print_insn(const struct isa_program *p, uint32_t offset);
+
+/** Print the registers that differ, and what they were in @before (may be NULL). */
+void isa_print_difference(const struct isa_record *a, const struct isa_record *b,
+                          const struct isa_record *before);
+
 #endif

@@ -1,0 +1,206 @@
+/* isa_engines: run random programs on the three engines and compare every register after every few
+ * instructions, and memory at the end.
+ *
+ *     isa_engines [-e EXTENSION] [-n INSTRUCTIONS] [-s SEED] [-k CHUNK] [-x NAME,...,] [-d]
+ *
+ * -n is the total; programs have 20,000 instructions each. The interpreter runs a program once,
+ * the JIT until its code is translated, and "check" compares the two block by block. -d dumps what
+ * the JIT makes. Exit status: 0 all agree, 1 a difference (printed), 2 something else went wrong.
+ */
+#include "cpu/engine/engine.h"
+#include "cpu/guest/riscv/rows.h"
+#include "tests/isa/program.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { PROGRAM_INSNS = 20000, HOT_RUNS = 10 };
+enum { REG_PC = 32, REG_FCSR = 65 + 3, REG_MSTATUS = 65 + 0x300 };
+
+static const char *const kind_names[] = {"interp", "jit", "check"};
+
+struct machine {
+    struct mem *mem;
+    uint8_t *ram;
+    struct loop *loop;
+    struct vclock clock;
+    struct engine *engine;
+    struct vcpu *vcpu;
+};
+
+static bool machine_init(struct machine *m, enum engine_kind kind, unsigned dump)
+{
+    struct error err = {0};
+    void *ram = NULL;
+    struct engine_config config;
+    const struct vcpu_debug debug = {.trap_ebreak = true};
+
+    *m = (struct machine){.mem = mem_new(), .loop = loop_new("timers")};
+    if (!m->mem || !m->loop ||
+        mem_add_ram(m->mem, GPA(ISA_CODE), ISA_RAM_SIZE, 0, "ram", NULL, NULL, &ram, &err))
+        return false;
+    m->ram = ram;
+    vclock_init(&m->clock, 0);
+    config = (struct engine_config){.kind = kind,
+                                    .mem = m->mem,
+                                    .clock = &m->clock,
+                                    .loop = m->loop,
+                                    .timebase_hz = 10000000,
+                                    .max_vcpus = 1,
+                                    .reset_pc = ISA_CODE,
+                                    .dump = dump,
+                                    .dump_fd = STDERR_FILENO};
+    if (engine_new(&config, &m->engine, &err) || engine_new_vcpu(m->engine, 0, &m->vcpu, &err)) {
+        fprintf(stderr, "isa_engines: %s\n", error_text(&err));
+        return false;
+    }
+    mem_freeze(m->mem);
+    vcpu_set_debug(m->vcpu, &debug);
+    return true;
+}
+
+static void machine_done(struct machine *m)
+{
+    vcpu_free(m->vcpu);
+    engine_free(m->engine);
+    loop_free(m->loop);
+    mem_free(m->mem);
+}
+
+/** Run from the start to the EBREAK. */
+static bool run_once(struct machine *m, const struct isa_program *p, const char *kind)
+{
+    struct vcpu_exit exit = {0};
+    uint64_t status = 0, pc = 0;
+
+    memcpy(m->ram + (ISA_DATA - ISA_CODE), p->data, ISA_DATA_SIZE);
+    (void)vcpu_get_reg(m->vcpu, REG_MSTATUS, &status); /* these registers exist */
+    (void)vcpu_set_reg(m->vcpu, REG_MSTATUS, status | 3 << 13);
+    (void)vcpu_set_reg(m->vcpu, REG_FCSR, 0);
+    (void)vcpu_set_reg(m->vcpu, REG_PC, ISA_CODE);
+    for (unsigned r = 1; r < 32; r++)
+        (void)vcpu_set_reg(m->vcpu, r, 0);
+    do
+        vcpu_run(m->vcpu, &exit);
+    while (exit.reason == VCPU_EXIT_KICK);
+    (void)vcpu_get_reg(m->vcpu, REG_PC, &pc);
+    if (exit.reason == VCPU_EXIT_DEBUG && pc == ISA_CODE + p->end_offset)
+        return true;
+    printf("%s: %s: exit %d at %#" PRIx64 ": %s\n", p->extension, kind, exit.reason, pc,
+           exit.reason == VCPU_EXIT_ERROR ? error_text(&exit.error) : "");
+    return false;
+}
+
+/** Run @p on an engine; data and dump to @out. */
+static bool run_on(enum engine_kind kind, const struct isa_program *p, unsigned dump, uint8_t *out,
+                   size_t size)
+{
+    struct machine m;
+    bool ok = machine_init(&m, kind, dump);
+
+    if (ok)
+        memcpy(m.ram, p->code, p->size);
+    for (unsigned n = 0; ok && n < (kind == ENGINE_JIT ? HOT_RUNS : 1); n++)
+        ok = run_once(&m, p, kind_names[kind]);
+    if (ok)
+        memcpy(out, m.ram + (ISA_DATA - ISA_CODE), size);
+    machine_done(&m);
+    return ok;
+}
+
+static void print_chunk(const struct isa_program *p, const struct isa_record *records, unsigned n)
+{
+    uint32_t start, end;
+
+    isa_chunk_range(p, records, n, &start, &end);
+    for (uint32_t at = start; at < end;)
+        at += isa_print_insn(p, at);
+}
+
+/** Print the first difference; true if there is one. */
+static bool compare(const struct isa_program *p, const uint8_t *want, const uint8_t *got,
+                    const char *kind)
+{
+    const struct isa_record *a = (const void *)(want + ISA_DATA_SIZE);
+    const struct isa_record *b = (const void *)(got + ISA_DATA_SIZE);
+
+    for (unsigned n = 0; n < p->chunks; n++) {
+        if (!memcmp(&a[n], &b[n], sizeof(a[n])))
+            continue;
+        printf("%s: chunk %u differs (interp, %s):\n", p->extension, n, kind);
+        isa_print_difference(&a[n], &b[n], n ? &a[n - 1] : NULL);
+        print_chunk(p, a, n);
+        return true;
+    }
+    if (memcmp(want, got, ISA_DATA_SIZE)) {
+        printf("%s: data memory differs (interp, %s)\n", p->extension, kind);
+        return true;
+    }
+    return false;
+}
+
+static int run_one(struct isa_program *p, unsigned dump)
+{
+    static uint8_t want[ISA_DATA_SIZE + ISA_DUMP_SIZE], got[sizeof(want)];
+    size_t size = ISA_DATA_SIZE + p->chunks * sizeof(struct isa_record);
+
+    if (!run_on(ENGINE_INTERP, p, 0, want, size))
+        return 2;
+    for (unsigned kind = ENGINE_JIT; kind <= ENGINE_CHECK; kind++) {
+        if (!run_on(kind, p, kind == ENGINE_JIT ? dump : 0, got, size) ||
+            compare(p, want, got, kind_names[kind]))
+            return 1;
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *extension = "all", *without = NULL;
+    struct isa_program *p = malloc(sizeof(*p));
+    uint64_t insns = PROGRAM_INSNS, seed = 1, done = 0;
+    unsigned chunk = 24, dump = 0;
+    int opt, rc = p ? 0 : 2;
+
+    while ((opt = getopt(argc, argv, "e:n:s:k:x:d")) != -1) {
+        switch (opt) {
+        case 'e':
+            extension = optarg;
+            break;
+        case 'n':
+            insns = strtoull(optarg, NULL, 0);
+            break;
+        case 's':
+            seed = strtoull(optarg, NULL, 0);
+            break;
+        case 'k':
+            chunk = (unsigned)MAX(atoi(optarg), 1);
+            break;
+        case 'x':
+            without = optarg;
+            break;
+        case 'd':
+            dump = DUMP_GUEST | DUMP_IR | DUMP_OPT | DUMP_REGS | DUMP_HOST;
+            break;
+        default:
+            return 2;
+        }
+    }
+    for (; !rc && done < insns; seed++) {
+        if (!isa_generate(p, extension, without, chunk,
+                          (unsigned)MIN(insns - done, (uint64_t)PROGRAM_INSNS), seed)) {
+            fprintf(stderr, "isa_engines: no instructions of '%s'\n", extension);
+            return 2;
+        }
+        rc = run_one(p, dump);
+        if (rc)
+            printf("%s: seed %" PRIu64 "\n", extension, seed);
+        else
+            done += p->insns;
+    }
+    printf("%s: %" PRIu64 " instructions agree\n", extension, done);
+    free(p);
+    return rc;
+}
