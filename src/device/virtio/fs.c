@@ -115,13 +115,11 @@ static void *help(void *arg)
     drop_umask(NULL);
     mutex_lock(&fs->dev.lock);
     while (!fs->stop) {
-        if (vq_has_work(&fs->dev.queues[QUEUE_REQUEST]))
-            serve_queue(fs, w, QUEUE_REQUEST);
-        if (fs->stop)
-            break;
         fs->idle++;
         cond_wait(&fs->work, &fs->dev.lock);
         fs->idle--;
+        if (!fs->stop)
+            serve_queue(fs, w, QUEUE_REQUEST);
     }
     mutex_unlock(&fs->dev.lock);
     return NULL;

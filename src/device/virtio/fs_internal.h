@@ -98,9 +98,9 @@ struct fs_server {
 /** One thread's memory for a request. */
 struct fs_work {
     struct iovec iov[VQ_MAX_IOV];
-    uint8_t args[FS_ARGS_MAX + 1];
-    uint8_t reply[FS_REPLY_MAX];
-    uint8_t entries[32u << 10];
+    _Alignas(8) uint8_t args[FS_ARGS_MAX + 1];
+    _Alignas(8) uint8_t reply[FS_REPLY_MAX];
+    _Alignas(8) uint8_t entries[32u << 10];
 };
 
 /** One request. */

@@ -146,7 +146,7 @@ static int guest_connect(void)
 {
     int listener = host_listen("52");
 
-    guest_send(VSOCK_REQUEST, 1000, 52, NULL, 0, 0);
+    guest_send(VSOCK_REQUEST, 1000, 52, "", 0, 0);
     struct vsock_packet p = guest_receive();
     EXPECT_EQ(p.op, VSOCK_RESPONSE);
     EXPECT_EQ(p.src_port, 52);
@@ -174,7 +174,7 @@ TEST(guest_connects_and_data_flows_both_ways)
     EXPECT_EQ(p.fwd_cnt, 5);
     EXPECT_MEM(payload, "world", 5);
     /* The guest closes: the host sees the end, the guest a reset (§5.10.6.5). */
-    guest_send(VSOCK_SHUTDOWN, 1000, 52, NULL, 0, 3);
+    guest_send(VSOCK_SHUTDOWN, 1000, 52, "", 0, 3);
     EXPECT_EQ(guest_receive().op, VSOCK_RST);
     EXPECT_EQ(read(fd, text, sizeof(text)), 0);
     close(fd);
@@ -184,14 +184,14 @@ TEST(guest_connects_and_data_flows_both_ways)
 TEST(nobody_listens)
 {
     begin();
-    guest_send(VSOCK_REQUEST, 1000, 52, NULL, 0, 0);
+    guest_send(VSOCK_REQUEST, 1000, 52, "", 0, 0);
     struct vsock_packet p = guest_receive();
     EXPECT_EQ(p.op, VSOCK_RST);
     EXPECT_EQ(p.dst_port, 1000);
     guest_send(VSOCK_RW, 1000, 52, "x", 1, 0);
     EXPECT_EQ(guest_receive().op, VSOCK_RST);
-    guest_send(VSOCK_RST, 1000, 52, NULL, 0, 0); /* not answered, else it would never end */
-    guest_send(VSOCK_CREDIT_UPDATE, 7, 8, NULL, 0, 0);
+    guest_send(VSOCK_RST, 1000, 52, "", 0, 0); /* not answered, else it would never end */
+    guest_send(VSOCK_CREDIT_UPDATE, 7, 8, "", 0, 0);
     p = guest_receive();
     EXPECT_EQ(p.op, VSOCK_RST);
     EXPECT_EQ(p.dst_port, 7);
@@ -210,7 +210,7 @@ TEST(host_connects_with_a_line)
     struct vsock_packet p = guest_receive();
     EXPECT_EQ(p.op, VSOCK_REQUEST);
     EXPECT_EQ(p.dst_port, 99);
-    guest_send(VSOCK_RESPONSE, 99, p.src_port, NULL, 0, 0);
+    guest_send(VSOCK_RESPONSE, 99, p.src_port, "", 0, 0);
     ASSERT_TRUE(host_waits(fd));
     EXPECT_TRUE(read(fd, text, sizeof(text) - 1) > 0);
     char want[32];
@@ -225,7 +225,7 @@ TEST(host_connects_with_a_line)
     data = guest_receive();
     EXPECT_EQ(data.op, VSOCK_SHUTDOWN);
     EXPECT_EQ(data.flags, 3);
-    guest_send(VSOCK_RST, 99, p.src_port, NULL, 0, 0);
+    guest_send(VSOCK_RST, 99, p.src_port, "", 0, 0);
     guest_send(VSOCK_RW, 99, p.src_port, "x", 1, 0);
     EXPECT_EQ(guest_receive().op, VSOCK_RST); /* it is gone */
     end();
@@ -250,7 +250,7 @@ TEST(host_client_is_refused)
     int fd = host_connect();
     ASSERT_EQ(write(fd, "CONNECT 99\n", 11), 11);
     struct vsock_packet p = guest_receive();
-    guest_send(VSOCK_RST, 99, p.src_port, NULL, 0, 0);
+    guest_send(VSOCK_RST, 99, p.src_port, "", 0, 0);
     EXPECT_TRUE(host_waits(fd));
     EXPECT_EQ(read(fd, &c, 1), 0);
     close(fd);
@@ -271,7 +271,7 @@ TEST(half_closed_streams_go_on_the_other_way)
     EXPECT_EQ(p.flags, VSOCK_NO_SEND);
     guest_send(VSOCK_RW, 1000, 52, "still", 5, 0);
     EXPECT_EQ(read(fd, text, sizeof(text)), 5);
-    guest_send(VSOCK_SHUTDOWN, 1000, 52, NULL, 0, VSOCK_NO_SEND);
+    guest_send(VSOCK_SHUTDOWN, 1000, 52, "", 0, VSOCK_NO_SEND);
     EXPECT_EQ(read(fd, text, sizeof(text)), 0);
     close(fd);
     p = guest_receive();
@@ -347,7 +347,7 @@ TEST(pending_data_is_passed_on_and_credited)
         guest_send(VSOCK_RW, 1000, 52, data, sizeof(data), 0);
         sent += sizeof(data);
     }
-    guest_send(VSOCK_SHUTDOWN, 1000, 52, NULL, 0, 3);
+    guest_send(VSOCK_SHUTDOWN, 1000, 52, "", 0, 3);
     while (got < sent && host_waits(fd))
         got += (size_t)MAX(read(fd, buf, sizeof(buf)), (ssize_t)0);
     EXPECT_EQ(got, sent);
@@ -390,7 +390,7 @@ TEST(bad_packets_do_no_harm)
     guest_send(VSOCK_RW, 1000, 52, "alive", 5, 0);
     EXPECT_TRUE(host_waits(fd));
     EXPECT_EQ(read(fd, raw, sizeof(raw)), 5);
-    guest_send(99, 1000, 52, NULL, 0, 0); /* no operation: reset */
+    guest_send(99, 1000, 52, "", 0, 0); /* no operation: reset */
     EXPECT_EQ(guest_receive().op, VSOCK_RST);
     EXPECT_EQ(read(fd, raw, sizeof(raw)), 0);
     close(fd);
