@@ -134,8 +134,7 @@ struct cpu {
     uint64_t irqs;     /* [atomic] interrupt inputs, bit = number given to vcpu_set_irq() */
     uint32_t sleeping; /* [atomic] in WFI: cpu_set_attention() must wake the thread */
     bool trap_ebreak;  /* a debugger wants EBREAK */
-    bool slow_memory;  /* watchpoints or check: every data access takes the slow path, nothing is
-                          entered for data */
+    bool slow_memory;  /* watchpoints or check: every data access takes the slow path */
     const struct vcpu_debug *debug; /* NULL, or what a debugger wants */
     struct {                        /* statistics */
         uint64_t blocks_decoded, blocks_translated, blocks_invalidated, tlb_fills, tlb_flushes,

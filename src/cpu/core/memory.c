@@ -4,7 +4,7 @@
  *  1. A write tag is entered only while the page has no MEM_PAGE_CODE, and after MEM_PAGE_WMAP was
  * set: the engine sets CODE before it looks at WMAP, so (both sequentially consistent) one of the
  * two sees the other.
- *  2. With slow_memory nothing is entered for data.
+ *  2. With slow_memory data tags are marked so that only this file uses them.
  *  3. An access that crosses a page has both pages translated before either is touched: it happens
  * whole or faults. Threads: the CPU's own. Guest RAM is shared with other CPUs and devices.
  */
@@ -21,13 +21,18 @@ struct place {
     uint8_t *flags; /* page flags if RAM */
 };
 
+/** Marks a data tag that only the slow path may use: the fast path's comparison never matches it.
+ */
+#define TAG_SLOW 2ULL
+
 static void enter(struct cpu *c, uint64_t va, unsigned mmu, const struct cpu_translation *t,
-                  const struct mem_region *r, enum cpu_access access)
+                  const struct mem_region *r)
 {
     struct cpu_context *x = c->context;
     struct tlb_entry *e = tlb_at(c, va, mmu);
     uint64_t page = va & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     uint64_t offset = (t->gpa.v & ~(uint64_t)(MEM_PAGE_SIZE - 1)) - r->base.v;
+    uint64_t data_tag = c->slow_memory ? page | TAG_SLOW : page;
     struct tlb_entry n = {
         .tag = {TLB_INVALID, TLB_INVALID, TLB_INVALID},
         .addend = (uint64_t)(uintptr_t)(r->host + offset) - page
@@ -35,16 +40,16 @@ static void enter(struct cpu *c, uint64_t va, unsigned mmu, const struct cpu_tra
 
     if (t->prot[CPU_FETCH])
         n.tag[CPU_FETCH] = page;
-    if (t->prot[CPU_READ] && !c->slow_memory)
-        n.tag[CPU_READ] = page;
-    if (t->prot[CPU_WRITE] && r->writable && !c->slow_memory) {
+    if (t->prot[CPU_READ])
+        n.tag[CPU_READ] = data_tag;
+    if (t->prot[CPU_WRITE] && r->writable) {
         uint8_t *flags = &r->page_flags[offset >> MEM_PAGE_BITS];
 
         /* seq-cst: see invariant 1 */
         if (!(__atomic_load_n(flags, __ATOMIC_SEQ_CST) & MEM_PAGE_WMAP))
             __atomic_fetch_or(flags, MEM_PAGE_WMAP, __ATOMIC_SEQ_CST);
         if (!(__atomic_load_n(flags, __ATOMIC_SEQ_CST) & MEM_PAGE_CODE))
-            n.tag[CPU_WRITE] = page;
+            n.tag[CPU_WRITE] = data_tag;
     }
     *e = n;
     x->used |= (uint8_t)(1u << mmu);
@@ -58,14 +63,18 @@ static void enter(struct cpu *c, uint64_t va, unsigned mmu, const struct cpu_tra
     c->stats.tlb_fills++;
 }
 
-/* Translate the page of @va for an @access of @size bytes in it. CPU_OK with *ret, or
- * CPU_EXCEPTION. */
+/* Translate the page of @va for @access. CPU_OK with *ret, or CPU_EXCEPTION. */
 static enum cpu_status find(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
                             enum cpu_access access, struct place *ret)
 {
     struct cpu_translation t = {.page_bits = MEM_PAGE_BITS};
+    const struct tlb_entry *e = tlb_at(c, va, mmu);
     const struct mem_region *r;
 
+    if (c->slow_memory && ((va & ~(uint64_t)(MEM_PAGE_SIZE - 1)) | TAG_SLOW) == e->tag[access]) {
+        *ret = (struct place){.host = (uint8_t *)(uintptr_t)(va + e->addend)};
+        return CPU_OK;
+    }
     if (!c->ops->translate_address(c, va, access, mmu, false, &t))
         return CPU_EXCEPTION;
     r = mem_find(c->mem, t.gpa);
@@ -81,7 +90,7 @@ static enum cpu_status find(struct cpu *c, uint64_t va, unsigned size, unsigned 
         ret->flags = r->writable ? &r->page_flags[offset >> MEM_PAGE_BITS] : NULL;
     }
     if (r->host && !t.uncached)
-        enter(c, va, mmu, &t, r, access);
+        enter(c, va, mmu, &t, r);
     return CPU_OK;
 }
 
