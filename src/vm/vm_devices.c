@@ -111,7 +111,7 @@ static int add_net(struct vm *vm, struct error *err)
 static int add_disk(struct vm *vm, size_t index, struct error *err)
 {
     const struct vm_disk_config *d = &vm->config.disks[index];
-    char serial[VIRTIO_BLK_SERIAL_MAX + 1];
+    char serial[32];
     struct virtio_blk_config config = {
         .queues = MIN(vm->config.cpus, (unsigned)VIRTIO_BLK_MAX_QUEUES),
         .serial = serial,

@@ -52,6 +52,11 @@ static void wr(uint64_t offset, unsigned size, uint64_t v)
     EXPECT_EQ(mem_write(mem, GPA(BASE + offset), size, v), BUS_OK);
 }
 
+static bool up(const int *flag)
+{
+    return __atomic_load_n(flag, __ATOMIC_SEQ_CST);
+}
+
 static bool wait_for(const int *flag)
 {
     for (int i = 0; i < 2000 && !__atomic_load_n(flag, __ATOMIC_SEQ_CST); i++)
@@ -63,16 +68,16 @@ TEST(software_interrupts)
 {
     setup();
     wr(4, 4, 0xffffffff);
-    EXPECT_TRUE(msip[1] && !msip[0]);
+    EXPECT_TRUE(up(&msip[1]) && !up(&msip[0]));
     EXPECT_EQ(rd(4, 4), 1);
     EXPECT_EQ(rd(0, 4), 0);
     wr(4, 4, 0);
-    EXPECT_TRUE(!msip[1]);
+    EXPECT_TRUE(!up(&msip[1]));
     wr(8, 4, 1); /* no such hart */
     EXPECT_EQ(rd(8, 4), 0);
     wr(0, 4, 1);
     aclint_reset(aclint);
-    EXPECT_TRUE(!msip[0]);
+    EXPECT_TRUE(!up(&msip[0]));
 }
 
 TEST(time_runs_at_10_mhz)
@@ -92,15 +97,15 @@ TEST(timer_interrupt_comes_and_goes)
     setup();
     EXPECT_EQ(rd(0x4000, 8), UINT64_MAX);
     wr(0x4008, 8, rd(0xbff8, 8) + 100000);
-    EXPECT_TRUE(!mtip[1]);
+    EXPECT_TRUE(!up(&mtip[1]));
     EXPECT_TRUE(wait_for(&mtip[1]));
     EXPECT_TRUE(rd(0xbff8, 8) >= rd(0x4008, 8));
-    EXPECT_TRUE(!mtip[0]);
+    EXPECT_TRUE(!up(&mtip[0]));
     wr(0x400c, 4, 0x12345678);
-    EXPECT_TRUE(!mtip[1]);
+    EXPECT_TRUE(!up(&mtip[1]));
     EXPECT_EQ(rd(0x400c, 4), 0x12345678);
     wr(0x4008, 8, 0);
-    EXPECT_TRUE(mtip[1]);
+    EXPECT_TRUE(up(&mtip[1]));
 }
 
 TEST(no_timer_interrupt_while_paused)
@@ -109,7 +114,7 @@ TEST(no_timer_interrupt_while_paused)
     wr(0x4000, 8, rd(0xbff8, 8) + 100000);
     vclock_pause(&guest_clock);
     usleep(40000);
-    EXPECT_TRUE(!__atomic_load_n(&mtip[0], __ATOMIC_SEQ_CST));
+    EXPECT_TRUE(!up(&mtip[0]));
     vclock_resume(&guest_clock);
     aclint_resume(aclint);
     EXPECT_TRUE(wait_for(&mtip[0]));
