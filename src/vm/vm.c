@@ -78,7 +78,8 @@ static uint64_t all_harts(const struct vm *vm)
 
 static void wait_parked_locked(struct vm *vm) REQUIRES(vm->lock)
 {
-    while (vm->parked < vm->running && !vm->stop_wanted && (vm->pause_wanted || vm->held))
+    while ((vm->parked < vm->running || vm->resetting) && !vm->stop_wanted &&
+           (vm->pause_wanted || vm->held))
         cond_wait(&vm->changed, &vm->lock);
 }
 

@@ -51,6 +51,7 @@ struct vm {
     unsigned parked;         /* [lock] hart threads standing still in vm_park() */
     bool stop_wanted;        /* [lock] */
     bool reset_wanted;       /* [lock] */
+    bool resetting;          /* [lock] one parked hart performs the reset, the lock free */
     bool pause_wanted;       /* [lock] */
     uint64_t held;           /* [lock] harts that the debugger keeps */
     struct vm_result result; /* [lock] reason, status and error: set by who stops first */

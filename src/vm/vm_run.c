@@ -45,7 +45,8 @@ void vm_update_clock_locked(struct vm *vm)
 
 void vm_attend_locked(struct vm *vm)
 {
-    bool wanted = vm->stop_wanted || vm->reset_wanted || vm->pause_wanted || vm->held;
+    bool wanted =
+        vm->stop_wanted || vm->reset_wanted || vm->resetting || vm->pause_wanted || vm->held;
 
     /* release: pairs with the acquire load in hart_main(); park() looks under the lock anyway */
     __atomic_store_n(&vm->attention, wanted, __ATOMIC_RELEASE);
@@ -75,13 +76,15 @@ static void perform_reset_locked(struct vm *vm) REQUIRES(vm->lock)
 {
     struct error err = {0};
 
+    vm->reset_wanted = false;
+    vm->resetting = true;
     mutex_unlock(&vm->lock);
     virt_board_reset(vm->board);
     int rc = vm_boot(vm, &err);
     if (rc)
         vm_stop_with(vm, VM_STOP_ERROR, 1, &err);
     mutex_lock(&vm->lock);
-    vm->reset_wanted = false;
+    vm->resetting = false;
     vm_attend_locked(vm);
 }
 
@@ -93,9 +96,9 @@ static bool park(struct vm_hart *h)
     mutex_lock(&vm->lock);
     vm->parked++;
     cond_broadcast(&vm->changed);
-    while (!vm->stop_wanted &&
-           (vm->reset_wanted || vm->pause_wanted || vm->held & 1ULL << h->index)) {
-        if (vm->reset_wanted && vm->parked == vm->config.cpus)
+    while (vm->resetting || (!vm->stop_wanted && (vm->reset_wanted || vm->pause_wanted ||
+                                                  vm->held & 1ULL << h->index))) {
+        if (vm->reset_wanted && !vm->resetting && vm->parked == vm->config.cpus)
             perform_reset_locked(vm);
         else
             cond_wait(&vm->changed, &vm->lock);
