@@ -35,11 +35,26 @@ struct bare *bare_new(uint64_t base, uint64_t ram_size)
     if (cpu_contexts_init(&b->h.cpu))
         abort();
     rv_hart_init(&b->h, false, base, 10000000);
-    b->h.cpu.trap_ebreak = true;
-    b->h.mstatus |= 3 << 13; /* FS = Dirty */
-    rv_update_mode(&b->h);
-    b->h.cpu.pc = base;
+    bare_reset(b);
     return b;
+}
+
+void bare_reset(struct bare *b)
+{
+    struct rv_hart *h = &b->h;
+
+    rv_reset(&h->cpu);
+    memset(h->x, 0, sizeof(h->x));
+    memset(h->f, 0, sizeof(h->f));
+    memset(b->ram, 0, b->ram_size);
+    h->cpu.fp_flags = 0;
+    h->cpu.instret = 0;
+    h->cpu.attention = 0;
+    h->cpu.pc = h->reset_pc;
+    h->cpu.trap_ebreak = true;
+    h->mstatus |= 3 << 13; /* FS = Dirty */
+    cpu_flush_all(&h->cpu);
+    rv_update_mode(h);
 }
 
 void bare_free(struct bare *b)

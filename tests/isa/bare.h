@@ -15,6 +15,8 @@ struct bare {
 
 /** RAM of @ram_size bytes at @base, pc at its start. Aborts when memory is short (tests only). */
 struct bare *bare_new(uint64_t base, uint64_t ram_size);
+/** Back to that state, RAM zeroed. */
+void bare_reset(struct bare *b);
 void bare_free(struct bare *b);
 
 /** Execute until @max_insns have retired (roughly: whole blocks), or EBREAK or another exit, or

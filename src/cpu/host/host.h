@@ -116,8 +116,8 @@ struct host_leave host_enter(struct host *h, void *state, const void *entry);
 void host_link(struct host *h, const struct host_code *code, unsigned index, const void *target);
 void host_unlink(struct host *h, const struct host_code *code, unsigned index);
 
-/** Make the code's entry leave with HOST_LEAVE_ATTENTION and pc = its start from now on, for threads
- * that come from stale links or caches. */
+/** Make the code's entry leave with HOST_LEAVE_ATTENTION and pc = its start from now on, for
+ * threads that come from stale links or caches. */
 void host_kill(struct host *h, const struct host_code *code);
 
 /* --- Dumps */
