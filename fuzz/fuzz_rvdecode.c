@@ -8,7 +8,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { BASE = 0x80000000, RAM = 64 << 10, CODE = 0x1000, REGS = 8, MAX_INSNS = 3000 };
+enum { BASE = 0x80000000, RAM = 64 << 10, CODE = 0x1000, REGS = 8, MAX_INSNS = 500 };
 
 static void disassemble_all(const struct cpu *c, const uint8_t *code, size_t size)
 {
