@@ -161,8 +161,13 @@ static void reset_harts(struct vm *vm, gpa_t entry, gpa_t dtb)
 {
     for (unsigned i = 0; i < vm->config.cpus; i++)
         vcpu_reset(vm->vcpus[i]);
-    if (vm->sbi)
+    if (vm->sbi) {
+        int64_t deadline_ns;
+
         sbi_reset(vm->sbi, entry, dtb.v);
+        /* A debugger that looks before the first instruction sees hart 0 at the kernel's entry. */
+        (void)sbi_hart_ready(vm->sbi, 0, &deadline_ns);
+    }
 }
 
 static int boot_images(struct vm *vm, struct images *im, struct error *err)

@@ -115,13 +115,27 @@ static enum cpu_status run_block(struct engine_cpu *ec, struct block *b)
     return c->ops->interp(c, b->insns, b->count);
 }
 
+/* With breakpoints: interpret @b, or only its first instruction if a later one has a breakpoint. */
+static enum cpu_status run_watched(struct engine_cpu *ec, struct block *b)
+{
+    struct cpu *c = ec->c;
+    unsigned count = b->count;
+
+    for (size_t i = 0; i < ec->debug.breakpoint_count; i++) {
+        if (ec->debug.breakpoints[i].v - c->pc < b->bytes)
+            count = 1;
+    }
+    c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    return c->ops->interp(c, b->insns, count);
+}
+
 static enum cpu_status run_next(struct engine_cpu *ec)
 {
     struct cpu *c = ec->c;
     const struct jump_entry *j = &c->context->jumps[jump_index(c->pc)];
     struct block *b = j->block;
 
-    if (unlikely(ec->debugging))
+    if (unlikely(ec->debugging && (ec->debug.step || ec->debug.watchpoint_count)))
         return engine_step(c);
     if (unlikely(j->key != c->pc || j->mode != c->mode ||
                  __atomic_load_n(&b->dead, __ATOMIC_RELAXED))) {
@@ -132,7 +146,7 @@ static enum cpu_status run_next(struct engine_cpu *ec)
         if (!b)
             return engine_step(c);
     }
-    return run_block(ec, b);
+    return unlikely(ec->debugging) ? run_watched(ec, b) : run_block(ec, b);
 }
 
 /* One step of the loop; true to leave run(). */
