@@ -74,8 +74,13 @@ RV_ALU(czero_nez, RV_X2 ? 0 : RV_X1)
 RV_ALU(mop_r, 0)
 RV_ALU(mop_rr, 0)
 RV_HANDLER(c_mop, (void)0)
-RV_HANDLER(ntl, (void)0)
-RV_HANDLER(prefetch, (void)0)
+RV_HANDLER(ntl_p1, (void)0)
+RV_HANDLER(ntl_pall, (void)0)
+RV_HANDLER(ntl_s1, (void)0)
+RV_HANDLER(ntl_all, (void)0)
+RV_HANDLER(prefetch_i, (void)0)
+RV_HANDLER(prefetch_r, (void)0)
+RV_HANDLER(prefetch_w, (void)0)
 
 /* --- Branches --- */
 

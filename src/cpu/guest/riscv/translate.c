@@ -61,7 +61,10 @@ static const struct rv_rule rules[RV_OP_COUNT] = {
     ALU_IMM_W(ADDIW, ADD), ALU_IMM_W(SLLIW, SHL), ALU_IMM_W(SRLIW, SHR), ALU_IMM_W(SRAIW, SAR),
     ALU_W(ADDW, ADD), ALU_W(SUBW, SUB), ALU_W(SLLW, SHL), ALU_W(SRLW, SHR), ALU_W(SRAW, SAR),
     [RV_OP_FENCE] = {rv_tr_fence}, [RV_OP_FENCE_TSO] = {rv_tr_nothing},
-    [RV_OP_NTL] = {rv_tr_nothing}, [RV_OP_PREFETCH] = {rv_tr_nothing},
+    [RV_OP_NTL_P1] = {rv_tr_nothing}, [RV_OP_NTL_PALL] = {rv_tr_nothing},
+    [RV_OP_NTL_S1] = {rv_tr_nothing}, [RV_OP_NTL_ALL] = {rv_tr_nothing},
+    [RV_OP_PREFETCH_I] = {rv_tr_nothing}, [RV_OP_PREFETCH_R] = {rv_tr_nothing},
+    [RV_OP_PREFETCH_W] = {rv_tr_nothing},
     [RV_OP_C_MOP] = {rv_tr_nothing}, [RV_OP_MOP_R] = {rv_tr_zero}, [RV_OP_MOP_RR] = {rv_tr_zero},
 
     ALU(MUL, MUL), ALU(MULH, MULH), ALU(MULHSU, MULHSU), ALU(MULHU, MULHU), ALU(DIV, DIV_RV),
