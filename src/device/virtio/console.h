@@ -17,10 +17,11 @@
 /** One byte stream. Descriptors are borrowed, may be of any kind, and are neither closed nor
  * switched to non-blocking for others who share them.
  *
- * Towards the guest, reading pauses while the guest has no room. At end of file, the port is closed
- * once the guest has taken everything, so that its read() returns 0; Linux then blocks a write() to
- * the same port, so use two ports where one direction ends before the other. The console never
- * closes.
+ * Towards the guest, bytes wait until the guest has opened the port, which a console without named
+ * ports shows by its first output; reading pauses while the guest has no room. At end of file, the
+ * port is closed once the guest has taken everything, so that its read() returns 0; Linux then
+ * blocks a write() to the same port, so use two ports where one direction ends before the other.
+ * The console never closes.
  *
  * From the guest, nothing is taken from the queue while @out_fd has no room; what cannot be written
  * at all (a closed pipe) is dropped. */

@@ -47,7 +47,17 @@ void ring_grow(struct ring *r, size_t n)
 /** May bytes go to the guest? A port that nobody has opened there would drop them. */
 static bool guest_listens(const struct console_port *p)
 {
-    return p->guest_open || !virtio_has(p->dev, CONSOLE_F_MULTIPORT);
+    return p->guest_open;
+}
+
+/** Without the multiport protocol nobody says that the port is open, and Linux throws away what
+ * comes before it has made its console of it. What it writes shows that it has. */
+static void guest_spoke(struct virtio_device *dev, struct console_port *p)
+{
+    if (p->guest_open || virtio_has(dev, CONSOLE_F_MULTIPORT))
+        return;
+    p->guest_open = true;
+    virtio_kick_later(dev, port_to_guest(p->id));
 }
 
 /** Read what fits from the host. True if there was something. */
@@ -197,6 +207,7 @@ void port_pump_out(struct virtio_device *dev, struct console_port *p)
             }
             p->held = true;
             p->held_done = 0;
+            guest_spoke(dev, p);
         }
         if (!take_held(p))
             break; /* the out stream is watched, and calls again */

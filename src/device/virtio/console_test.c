@@ -81,6 +81,7 @@ TEST(input_from_a_pipe)
     begin_plain(true);
     ASSERT_EQ(fd_write_all(in[1], "typed", 5), 0);
     gpa_t buf = offer(0, 16);
+    transmit(1, "$ ", 2);
     ASSERT_TRUE(test_driver_wait(&d, 0, &used));
     EXPECT_EQ(used.len, 5);
     EXPECT_MEM(test_driver_ptr(&d, buf), "typed", 5);
@@ -106,9 +107,13 @@ TEST(input_by_call)
     size_t taken = virtio_console_input(dev, big, sizeof(big));
     EXPECT_TRUE(taken > 0 && taken < sizeof(big));
     EXPECT_EQ(virtio_console_input(dev, big, sizeof(big)), 0);
-    offer(0, 20000);
+    gpa_t buf = offer(0, 20000);
+    loop_sync(d.loop);
+    EXPECT_EQ(*(char *)test_driver_ptr(&d, buf), 0); /* a console that has not spoken drops input */
+    transmit(1, "$ ", 2);
     ASSERT_TRUE(test_driver_wait(&d, 0, &used));
     EXPECT_EQ(used.len, taken);
+    EXPECT_EQ(*(char *)test_driver_ptr(&d, buf), 'x');
     EXPECT_EQ(virtio_console_input(dev, "y", 1), 1);
     test_driver_done(&d);
 }
@@ -211,6 +216,7 @@ TEST(files_in_and_out)
     struct virtio_console_config c = {true, fileno(from), fileno(to), NULL, 0};
     ASSERT_EQ(virtio_console_new(d.mem, d.loop, &c, &dev, NULL), 0);
     test_driver_start(&d, dev, 0, 64);
+    transmit(1, "$", 1);
     while (total < (size_t)size) {
         gpa_t buf = offer(0, 3000);
         ASSERT_TRUE(test_driver_wait(&d, 0, &used));
@@ -223,7 +229,7 @@ TEST(files_in_and_out)
     char *b = malloc((size_t)size);
     ASSERT_TRUE(a && b);
     ASSERT_EQ(fd_pread_all(fileno(from), a, (size_t)size, 0), 0);
-    ASSERT_EQ(fd_pread_all(fileno(to), b, (size_t)size, 0), 0);
+    ASSERT_EQ(fd_pread_all(fileno(to), b, (size_t)size, 1), 0);
     EXPECT_MEM(a, b, (size_t)size);
     free(a);
     free(b);
