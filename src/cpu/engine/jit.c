@@ -187,6 +187,7 @@ static int compile(struct engine *e, struct cpu *c, struct block *b, struct host
     ir_reset(j->ir);
     j->ir->start_offset = b->page_offset;
     j->ir->mode = b->mode;
+    j->ir->loops = e->config.kind != ENGINE_CHECK;
     if (dump & DUMP_GUEST)
         dump_guest(j, c, b);
     if (!c->ops->translate(c, b->insns, b->count, j->ir) || j->ir->overflow)

@@ -12,6 +12,10 @@
  * INSN as well. The position of code is "virtual base of the page it lies in" + constant: the unit
  * runs at any virtual address.
  *
+ * Loops: a unit that ends by an exit to its own start may begin with GETs of the state that it uses
+ * and a LOOP mark. The exit then means: go on behind the mark, with these temps holding the state
+ * as it is now. (ir_pass_loop() makes it so; code generators keep such state in registers.)
+ *
  * Types: I32, I64, F32, F64. An integer operand may be wider than the operation: the low half
  * counts; so there is no truncation op.
  *
@@ -96,6 +100,7 @@ struct ir_func {
     bool overflow;         /* more was written than fits: the unit is unusable */
     uint32_t start_offset; /* page offset of the first guest instruction */
     uint64_t mode;         /* block key's mode bits, constant within the unit */
+    bool loops;            /* the unit may repeat without leaving */
     uint16_t *scratch;     /* the optimizer's, one for each insn */
     uint16_t *uses;
 };
@@ -135,6 +140,7 @@ must_check int ir_verify(const struct ir_func *f, struct error *err);
 /** Simplify in place: forward state, fold constants, remove what nobody needs. */
 void ir_optimize(struct ir_func *f);
 /* Its passes, as tests name them. */
+void ir_pass_loop(struct ir_func *f);    /* mark a loop; ir_optimize() does that if f->loops */
 void ir_pass_forward(struct ir_func *f); /* folding, simplification, GET forwarding, addresses */
 void ir_pass_dead(struct ir_func *f);    /* dead SETs and values; removes NOPs and renumbers */
 

@@ -82,4 +82,5 @@ void ir_reset(struct ir_func *f)
     f->overflow = false;
     f->start_offset = 0;
     f->mode = 0;
+    f->loops = false;
 }

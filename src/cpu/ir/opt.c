@@ -487,12 +487,15 @@ void ir_pass_dead(struct ir_func *f)
 {
     uint64_t overwritten[MAX_SLOTS / 64] = {0}; /* slots that are set again before anyone looks */
 
+    bool before_loop = false;
+
     count_uses(f);
     for (unsigned n = f->count; n--;) {
         struct ir_insn *i = &f->insns[n];
-        bool dead = is_removable(i) && !f->uses[n];
+        bool dead = is_removable(i) && !f->uses[n] && !before_loop;
         int s = i->op == IR_GET || i->op == IR_SET ? slot_of(i) : -1;
 
+        before_loop |= i->op == IR_LOOP;
         if (i->op == IR_SET && s >= 0) {
             dead = overwritten[s / 64] >> (s % 64) & 1;
             overwritten[s / 64] |= BIT(s % 64);
@@ -512,6 +515,8 @@ void ir_pass_dead(struct ir_func *f)
 
 void ir_optimize(struct ir_func *f)
 {
+    if (f->loops)
+        ir_pass_loop(f);
     ir_pass_forward(f);
     ir_pass_dead(f);
 }

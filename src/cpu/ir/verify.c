@@ -216,6 +216,11 @@ static int check_fields(const struct check *c)
     case IR_FLT:
     case IR_FLE:
         return type_of(c, 0) == type_of(c, 1) ? 0 : bad(c, "operands of two types");
+    case IR_LOOP:
+        for (unsigned n = 0; n < c->index; n++)
+            if (c->f->insns[n].op != IR_GET || c->f->insns[n].size != 8)
+                return bad(c, "follows something else than GETs of whole registers");
+        return 0;
     case IR_INSN:
         return i->imm >= 0 && i->imm < 4096 ? 0 : bad(c, "not an offset in a page");
     case IR_EXIT_STATUS:

@@ -84,6 +84,7 @@ struct value {
     int16_t spill; /* -1 = none */
     int16_t home;  /* slot, -1 = none */
     int8_t reg;    /* -1 = none */
+    int8_t want;   /* register that the value had best be computed in, -1 */
     bool no_nan;   /* floating point: need not be canonical, all uses take any NaN */
 };
 
@@ -93,6 +94,9 @@ struct slot {
     uint16_t set; /* liveness: pending SET's value; ASM_NONE */
     uint16_t set_at;
     bool dirty;
+    bool modified;   /* there is a SET of it */
+    int8_t loop_reg; /* where it is at the head of the unit's loop; -1: in memory */
+    uint16_t final;  /* its last SET's value; ASM_NONE */
 };
 
 enum stub_kind {
@@ -149,6 +153,8 @@ struct asm_state {
     unsigned insns;       /* INSNs so far */
     unsigned counted;     /* of them, already added to instret */
     uint8_t *entry;
+    uint8_t *loop;     /* head of the unit's loop; NULL: it has none */
+    unsigned loop_end; /* the op that goes back */
     struct host_code *code;
 
     struct value *values;
@@ -236,6 +242,13 @@ void regs_set(struct asm_state *a);
 void regs_flush(struct asm_state *a);
 /** Memory may have changed: cached slots are worth nothing. Only after regs_flush(). */
 void regs_forget(struct asm_state *a);
+/** At LOOP: bind the state got so far to registers. */
+void regs_loop(struct asm_state *a);
+/** Before going back: write dirty slots that the loop does not bind. True: moves are needed to put
+ * the others where they were at the head: regs_loop_moves() emits them, flags kept, without a trace
+ * in the allocator's state. */
+bool regs_loop_close(struct asm_state *a);
+void regs_loop_moves(struct asm_state *a);
 void regs_dump(const struct asm_state *a, FILE *out);
 
 /* stub.c */
@@ -272,6 +285,7 @@ void asm_exit(struct asm_state *a);
 /** Jump to the direct exit @delta; state is exact. */
 void asm_exit_to(struct asm_state *a, int64_t delta);
 void asm_entry(struct asm_state *a);
+void asm_loop(struct asm_state *a);
 void asm_count_retired(struct asm_state *a, unsigned retired);
 
 /* fallback.c: what the host lacks, uint64_t fn(void *state, uint64_t...) */

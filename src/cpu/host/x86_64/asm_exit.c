@@ -19,6 +19,19 @@ void asm_entry(struct asm_state *a)
     s->from[0] = emit_jcc(&a->e, CC_NE, NULL);
 }
 
+void asm_loop(struct asm_state *a)
+{
+    struct stub *s;
+
+    regs_loop(a);
+    emit_nop(&a->e, -(uintptr_t)a->e.p & 7);
+    a->loop = a->e.p;
+    s = stub_new(a, STUB_ATTENTION);
+    stub_snapshot(a, s);
+    emit_group1(&a->e, G1_CMP, false, rm_state(a->env->attention), 0);
+    s->from[0] = emit_jcc(&a->e, CC_NE, NULL);
+}
+
 void asm_count_retired(struct asm_state *a, unsigned retired)
 {
     if (retired > a->counted)
@@ -77,6 +90,32 @@ void asm_exit_to(struct asm_state *a, int64_t delta)
         jump_far(a, delta);
 }
 
+/** The branch or exit that closes the loop. What follows a branch is the way out. */
+static void loop_back(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    bool moves = regs_loop_close(a);
+    enum x86_cc cc;
+    uint8_t *out;
+
+    asm_count_retired(a, a->insns);
+    a->counted = a->insns;
+    if (i->op == IR_EXIT_DIRECT) {
+        regs_loop_moves(a);
+        emit_jmp(&a->e, a->loop);
+        return;
+    }
+    cc = asm_cmp(a, i->aux, i->size, i->arg[0], i->arg[1]);
+    if (regs_loop_close(a) || moves) { /* operands of the comparison may have moved values */
+        out = emit_jcc(&a->e, cc ^ 1, NULL);
+        regs_loop_moves(a);
+        emit_jmp(&a->e, a->loop);
+        emit_fix(out, a->e.p);
+    } else {
+        emit_jcc(&a->e, cc, a->loop);
+    }
+}
+
 static void branch(struct asm_state *a)
 {
     const struct ir_insn *i = asm_insn(a);
@@ -118,6 +157,10 @@ void asm_exit(struct asm_state *a)
 {
     const struct ir_insn *i = asm_insn(a);
 
+    if (a->loop && a->cur == a->loop_end) {
+        loop_back(a);
+        return;
+    }
     if (i->op == IR_BRANCH) {
         branch(a);
         return;

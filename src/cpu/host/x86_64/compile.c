@@ -85,6 +85,8 @@ static void compile_op(struct asm_state *a)
         asm_interp(a);
     } else if (op == IR_INSN) {
         guest_insn(a);
+    } else if (op == IR_LOOP) {
+        asm_loop(a);
     } else {
         asm_exit(a);
     }

@@ -44,6 +44,7 @@ static const char *differs(const struct m_state *a, const struct m_state *b)
     CHECK(instret);
     CHECK(fp_flags);
     CHECK(calls);
+    CHECK(rounds);
     for (unsigned n = 0; n < M_INTS; n++)
         if (a->x[n] != b->x[n]) {
             snprintf(text, sizeof(text), "x[%u]: 0x%llx, want 0x%llx", n,
@@ -61,7 +62,7 @@ static const char *differs(const struct m_state *a, const struct m_state *b)
 }
 
 /** Run one random unit both ways. */
-static bool agrees(uint64_t seed, unsigned length, bool optimize)
+static bool agrees(uint64_t seed, unsigned length, bool optimize, bool loop)
 {
     struct m_state got, want;
     struct host_code c;
@@ -71,14 +72,19 @@ static bool agrees(uint64_t seed, unsigned length, bool optimize)
     struct error err = {0};
     int e;
 
-    m_random_unit(unit, seed, length);
+    if (loop)
+        m_random_loop(unit, seed, length);
+    else
+        m_random_unit(unit, seed, length);
     m_init(&want, &machines[0], seed);
     m_init(&got, &machines[1], seed);
     if (ir_verify(unit, &err)) {
         test_fail(__FILE__, __LINE__, "seed %llu: %s", (unsigned long long)seed, err.text);
         return false;
     }
-    r = m_eval(unit, &want);
+    do
+        r = m_eval(unit, &want);
+    while (loop && r.kind == IR_EVAL_DIRECT && want.pc == M_CODE_PAGE + unit->start_offset);
     if (optimize) {
         ir_optimize(unit);
         if (ir_verify(unit, &err)) {
@@ -116,7 +122,8 @@ static bool agrees(uint64_t seed, unsigned length, bool optimize)
     return false;
 }
 
-static void random_units(unsigned features, unsigned count, unsigned length, bool optimize)
+static void random_units(unsigned features, unsigned count, unsigned length, bool optimize,
+                         bool loop)
 {
     const char *n = getenv("HOST_TEST_UNITS"), *seed = getenv("HOST_TEST_SEED");
     unsigned failures = 0;
@@ -125,36 +132,44 @@ static void random_units(unsigned features, unsigned count, unsigned length, boo
         count = (unsigned)atoi(n);
     setup(features);
     if (seed) {
-        agrees(strtoull(seed, NULL, 0), length, optimize);
+        agrees(strtoull(seed, NULL, 0), length, optimize, loop);
         teardown();
         return;
     }
     for (unsigned k = 0; k < count && failures < 5; k++)
-        failures += !agrees(k + 1, length, optimize);
+        failures += !agrees(k + 1, length, optimize, loop);
     teardown();
 }
 
 TEST(short_random_units)
 {
-    random_units(~0u, 20000, 12, false);
+    random_units(~0u, 20000, 12, false, false);
 }
 TEST(random_units)
 {
-    random_units(~0u, 10000, 60, false);
+    random_units(~0u, 10000, 60, false, false);
 }
 TEST(optimized_random_units)
 {
-    random_units(~0u, 20000, 60, true);
+    random_units(~0u, 20000, 60, true, false);
+}
+TEST(loops)
+{
+    random_units(~0u, 5000, 10, true, true);
+}
+TEST(longer_loops)
+{
+    random_units(~0u, 10000, 50, true, true);
 }
 TEST(long_random_units)
 {
-    random_units(~0u, 1000, 600, false);
+    random_units(~0u, 1000, 600, false, false);
 }
 TEST(random_units_on_a_baseline_host)
 {
-    random_units(0, 10000, 60, false);
+    random_units(0, 10000, 60, false, false);
 }
 TEST(random_units_without_fma)
 {
-    random_units(~(unsigned)(HOST_FMA | HOST_AVX), 5000, 40, false);
+    random_units(~(unsigned)(HOST_FMA | HOST_AVX), 5000, 40, false, false);
 }

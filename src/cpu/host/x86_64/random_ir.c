@@ -176,6 +176,7 @@ void m_init(struct m_state *s, struct m_machine *m, uint64_t seed)
     s->ram = m->ram;
     s->code_page = M_CODE_PAGE;
     s->instret = m_random(&rng);
+    s->rounds = m_random(&rng) % 10;
     for (unsigned n = 0; n < M_INTS; n++)
         s->x[n] = interesting(&rng);
     for (unsigned n = 0; n < M_FLOATS; n++)
@@ -495,22 +496,56 @@ static void random_op(struct generator *g)
     }
 }
 
-void m_random_unit(struct ir_func *f, uint64_t seed, unsigned length)
+/** Everything but the exit at the end. */
+static void begin_unit(struct generator *g, struct ir_func *f, uint64_t seed, unsigned length)
 {
-    struct generator g = {.f = f, .rng = seed * 2 + 1};
-
+    *g = (struct generator){.f = f, .rng = seed * 2 + 1};
     for (unsigned n = 0; n < 5; n++)
-        m_random(&g.rng);
+        m_random(&g->rng);
     ir_reset(f);
-    g.offset = f->start_offset = 4 * below(&g, 256);
-    ir_guest_insn(f, g.offset);
+    g->offset = f->start_offset = 4 * below(g, 256);
+    ir_guest_insn(f, g->offset);
     while (f->count < length) {
-        random_op(&g);
-        if (!below(&g, 3)) {
-            g.offset += 2 + 2 * below(&g, 2);
-            ir_guest_insn(f, g.offset);
+        random_op(g);
+        if (!below(g, 3)) {
+            g->offset += 2 + 2 * below(g, 2);
+            ir_guest_insn(f, g->offset);
         }
     }
+}
+
+/** Make the unit a loop: it goes back while a counter is positive. */
+static void close_loop(struct generator *g)
+{
+    struct ir_func *f = g->f;
+    uint16_t count, zero = ir_const(f, IR_I64, 0);
+
+    count = ir_get(f, IR_I64, offsetof(struct m_state, rounds), 8);
+    count = ir_bin(f, IR_SUB, IR_I64, count, ir_const(f, IR_I64, 1));
+    ir_set(f, offsetof(struct m_state, rounds), 8, count);
+    if (below(g, 2)) {
+        ir_branch(f, IR_GT, 8, count, zero, f->start_offset);
+        ir_exit_direct(f, 3000, IR_HINT_NONE);
+    } else {
+        ir_branch(f, IR_LE, 8, count, zero, 3004);
+        ir_exit_direct(f, f->start_offset, IR_HINT_NONE);
+    }
+}
+
+void m_random_loop(struct ir_func *f, uint64_t seed, unsigned length)
+{
+    struct generator g;
+
+    begin_unit(&g, f, seed, length);
+    close_loop(&g);
+    f->loops = true;
+}
+
+void m_random_unit(struct ir_func *f, uint64_t seed, unsigned length)
+{
+    struct generator g;
+
+    begin_unit(&g, f, seed, length);
     switch (below(&g, 5)) {
     case 0:
         ir_exit_indirect(f, pick(&g, IR_I64), IR_HINT_NONE);

@@ -35,7 +35,8 @@ struct m_state {
     uint32_t fp_flags, mxcsr;
     uint64_t x[M_INTS];
     uint64_t f[M_FLOATS];
-    uint64_t calls; /* made so far: the helpers' own state */
+    uint64_t calls;  /* made so far: the helpers' own state */
+    uint64_t rounds; /* left of a loop */
     uint8_t *ram;
 };
 
@@ -49,6 +50,8 @@ void m_env(struct host_env *ret);
 void m_init(struct m_state *state, struct m_machine *machine, uint64_t seed);
 /** A random unit of about @length ops. */
 void m_random_unit(struct ir_func *f, uint64_t seed, unsigned length);
+/** The same, as the body of a loop that ends. */
+void m_random_loop(struct ir_func *f, uint64_t seed, unsigned length);
 /** Run @f by the reference evaluator, with the effects on @state that the generated code has. */
 struct ir_eval_result m_eval(const struct ir_func *f, struct m_state *state);
 

@@ -31,7 +31,11 @@ static int slot_at(struct asm_state *a, int32_t offset, unsigned size)
     if (a->slot_count == ASM_SLOTS)
         return -1;
     n = a->slot_count++;
-    a->slots[n] = (struct slot){.offset = (uint32_t)offset, .val = ASM_NONE, .set = ASM_NONE};
+    a->slots[n] = (struct slot){.offset = (uint32_t)offset,
+                                .val = ASM_NONE,
+                                .set = ASM_NONE,
+                                .final = ASM_NONE,
+                                .loop_reg = -1};
     a->slot_map[offset / 8] = (uint8_t)(n + 1);
     return (int)n;
 }
@@ -68,17 +72,59 @@ static bool takes_any_nan(const struct ir_insn *i)
            i->op == IR_FCVT;
 }
 
+/** Where the loop goes back, if @f has one. */
+static unsigned find_loop_end(const struct ir_func *f)
+{
+    unsigned last = f->count - 1;
+
+    if (f->insns[last].op == IR_EXIT_DIRECT && f->insns[last].imm == f->start_offset)
+        return last;
+    if (f->insns[last - 1].op == IR_BRANCH && f->insns[last - 1].imm == f->start_offset)
+        return last - 1;
+    return 0; /* it was a branch that is never taken */
+}
+
+/** At LOOP, @at: what was got is live around the loop, as the slot's value if it is written. */
+static void loop_liveness(struct asm_state *a, unsigned at)
+{
+    const struct ir_func *f = a->f;
+
+    a->loop_end = find_loop_end(f);
+    for (unsigned n = at; n < f->count; n++)
+        if (f->insns[n].op == IR_SET) {
+            int s = slot_at(a, f->insns[n].disp, f->insns[n].size);
+
+            if (s >= 0)
+                a->slots[s].modified = true;
+        }
+    for (unsigned n = 0; n < at; n++) {
+        struct slot *s = &a->slots[slot_at(a, f->insns[n].disp, 8)];
+
+        if (s->modified) {
+            s->set = (uint16_t)n;
+            s->set_at = (uint16_t)at;
+        } else {
+            keep(a, (uint16_t)n, a->loop_end);
+        }
+    }
+}
+
 void regs_liveness(struct asm_state *a)
 {
     const struct ir_func *f = a->f;
     unsigned last_look = 0;
 
+    a->loop = NULL;
     for (unsigned n = 0; n < f->count; n++) {
         const struct ir_insn *i = &f->insns[n];
         int s = -1;
 
-        a->values[n] = (struct value){
-            .last_use = (uint16_t)n, .spill = -1, .home = -1, .reg = -1, .no_nan = true};
+        a->values[n] = (struct value){.last_use = (uint16_t)n,
+                                      .spill = -1,
+                                      .home = -1,
+                                      .reg = -1,
+                                      .want = -1,
+                                      .no_nan = true};
         for (unsigned k = 0; k < i->nargs; k++) {
             keep(a, i->arg[k], n);
             if (!takes_any_nan(i))
@@ -86,6 +132,8 @@ void regs_liveness(struct asm_state *a)
         }
         if (looks_at_state(i))
             last_look = n;
+        if (i->op == IR_LOOP)
+            loop_liveness(a, n);
         if (i->op == IR_GET || i->op == IR_SET)
             s = slot_at(a, i->disp, i->size);
         if (s < 0)
@@ -94,7 +142,7 @@ void regs_liveness(struct asm_state *a)
             keep(a, a->slots[s].set, n);
         } else if (i->op == IR_SET) {
             end_pending(a, &a->slots[s], last_look);
-            a->slots[s].set = i->arg[0];
+            a->slots[s].set = a->slots[s].final = i->arg[0];
             a->slots[s].set_at = (uint16_t)n;
         }
     }
@@ -315,9 +363,26 @@ struct rm regs_use_rm(struct asm_state *a, uint16_t n)
     return rm_reg(regs_use(a, n));
 }
 
+/** Is @reg to be had for nothing? */
+static bool is_free(const struct asm_state *a, unsigned reg)
+{
+    return !(a->pinned >> reg & 1) &&
+           (a->regs[reg] == ASM_NONE || a->values[a->regs[reg]].last_use < a->cur);
+}
+
+/** Registers for the result, just the wanted one if it is free. */
+static uint32_t result_pool(const struct asm_state *a)
+{
+    int want = a->values[a->cur].want;
+
+    if (want >= 0 && is_free(a, (unsigned)want))
+        return 1u << want;
+    return pool_of(asm_insn(a)->type);
+}
+
 unsigned regs_def(struct asm_state *a)
 {
-    unsigned reg = regs_alloc(a, pool_of(asm_insn(a)->type));
+    unsigned reg = regs_alloc(a, result_pool(a));
 
     bind(a, (uint16_t)a->cur, reg);
     return reg;
@@ -328,7 +393,8 @@ unsigned regs_def_reuse(struct asm_state *a, uint16_t n)
     struct value *v = &a->values[n];
     unsigned reg = (unsigned)v->reg;
 
-    if (v->reg < 0 || !dies_here(a, n) || is_xmm(reg) != ir_is_float(asm_insn(a)->type))
+    if (v->reg < 0 || !dies_here(a, n) || is_xmm(reg) != ir_is_float(asm_insn(a)->type) ||
+        !(result_pool(a) >> reg & 1))
         return regs_def(a);
     v->reg = -1;
     bind(a, (uint16_t)a->cur, reg);
@@ -350,7 +416,7 @@ unsigned regs_def_from(struct asm_state *a, uint16_t n)
     }
     if (v->reg >= 0)
         a->pinned |= 1u << v->reg;
-    reg = regs_alloc(a, pool_of(asm_insn(a)->type));
+    reg = regs_alloc(a, result_pool(a));
     fetch(a, n, reg);
     bind(a, (uint16_t)a->cur, reg);
     return reg;
@@ -494,6 +560,104 @@ void regs_forget(struct asm_state *a)
     for (unsigned s = 0; s < a->slot_count; s++) {
         leave_home(a, s);
         a->slots[s].val = ASM_NONE;
+    }
+}
+
+/* --- Loops */
+
+void regs_loop(struct asm_state *a)
+{
+    for (unsigned n = 0; n < a->slot_count; n++) {
+        struct slot *s = &a->slots[n];
+
+        if (s->val == ASM_NONE || s->val > a->cur)
+            continue;
+        s->loop_reg = (int8_t)regs_use(a, s->val);
+        if (!s->modified)
+            continue;
+        /* from the second round on, memory is stale */
+        s->dirty = true;
+        a->values[s->val].home = -1;
+        if (s->final != ASM_NONE &&
+            ir_is_float(a->f->insns[s->final].type) == is_xmm((unsigned)s->loop_reg))
+            a->values[s->final].want = s->loop_reg;
+    }
+}
+
+/** Is @slot's value where the head of the loop wants it? */
+static bool in_place(const struct asm_state *a, const struct slot *s)
+{
+    return s->loop_reg < 0 || (s->val != ASM_NONE && a->values[s->val].reg == s->loop_reg);
+}
+
+bool regs_loop_close(struct asm_state *a)
+{
+    bool moves = false;
+
+    for (unsigned n = 0; n < a->slot_count; n++) {
+        if (a->slots[n].loop_reg < 0 && a->slots[n].dirty)
+            write_slot(a, n);
+        moves |= !in_place(a, &a->slots[n]);
+    }
+    return moves;
+}
+
+/** Emit the load of @slot's value into its register at the head, which no other move reads. */
+static void restore(struct asm_state *a, unsigned slot)
+{
+    struct slot *s = &a->slots[slot];
+
+    if (s->val == ASM_NONE)
+        load_reg(a, (unsigned)s->loop_reg, slot_rm(a, slot));
+    else
+        fetch(a, s->val, (unsigned)s->loop_reg);
+}
+
+void regs_loop_moves(struct asm_state *a)
+{
+    int8_t from[ASM_SLOTS]; /* register that each pending move reads; -1: memory */
+    bool pending[ASM_SLOTS];
+    unsigned left = 0;
+
+    for (unsigned n = 0; n < a->slot_count; n++) {
+        const struct slot *s = &a->slots[n];
+
+        pending[n] = !in_place(a, s);
+        from[n] = s->val == ASM_NONE ? -1 : a->values[s->val].reg;
+        left += pending[n];
+    }
+    while (left) {
+        bool progress = false;
+
+        for (unsigned n = 0; n < a->slot_count; n++) {
+            bool read = false;
+
+            for (unsigned k = 0; k < a->slot_count && pending[n]; k++)
+                read |= k != n && pending[k] && from[k] == a->slots[n].loop_reg;
+            if (!pending[n] || read)
+                continue;
+            if (from[n] >= 0)
+                move_reg(a, (unsigned)a->slots[n].loop_reg, (unsigned)from[n]);
+            else
+                restore(a, n);
+            pending[n] = false;
+            left--;
+            progress = true;
+        }
+        if (progress)
+            continue;
+        /* a cycle: free one of its registers by way of a scratch register */
+        for (unsigned n = 0; n < a->slot_count; n++)
+            if (pending[n] && from[n] >= 0) {
+                unsigned scratch = is_xmm((unsigned)from[n]) ? XMM0 : RAX;
+                int8_t moved = from[n];
+
+                move_reg(a, scratch, (unsigned)moved);
+                for (unsigned k = 0; k < a->slot_count; k++)
+                    if (pending[k] && from[k] == moved)
+                        from[k] = (int8_t)scratch;
+                break;
+            }
     }
 }
 
