@@ -88,7 +88,23 @@ int build_fetch(struct build *b, struct package *const *list, size_t n, struct e
     return r;
 }
 
-int build_find_kernel(struct build *b, struct package **ret, struct error *err)
+/** Append the packages that @of depends on and whose names begin with @prefix. */
+static void find_parts(struct build *b, const struct package *of, const char *prefix,
+                       struct package *ret[BUILD_KERNEL_MAX], size_t *ret_n)
+{
+    for (struct slice rest = of->depends, one; slice_cut(&rest, ',', &one);) {
+        struct relation r;
+
+        if (!relation_parse(one, &r) || !slice_starts(r.name, prefix))
+            continue;
+        struct package *p = index_find(b->suite.index, r.name);
+        if (p && *ret_n < BUILD_KERNEL_MAX)
+            ret[(*ret_n)++] = p;
+    }
+}
+
+int build_find_kernel(struct build *b, struct package *ret[BUILD_KERNEL_MAX], size_t *ret_n,
+                      struct error *err)
 {
     char name[IMAGE_WORD_MAX + 16];
 
@@ -96,16 +112,15 @@ int build_find_kernel(struct build *b, struct package **ret, struct error *err)
     const struct package *meta = index_find(b->suite.index, slice_of(name));
     if (!meta)
         return error_set(err, ENOENT, "suite '%s' has no kernel package '%s'", b->spec.suite, name);
-    for (struct slice rest = meta->depends, one; slice_cut(&rest, ',', &one);) {
-        struct relation r;
-
-        if (!relation_parse(one, &r) || !slice_starts(r.name, "linux-image-"))
-            continue;
-        *ret = index_find(b->suite.index, r.name);
-        if (*ret)
-            return 0;
-    }
-    return error_set(err, ENOENT, "package '%s' depends on no kernel that the mirror has", name);
+    *ret_n = 0;
+    find_parts(b, meta, "linux-image-", ret, ret_n);
+    if (!*ret_n)
+        return error_set(err, ENOENT, "package '%s' depends on no kernel that the mirror has",
+                         name);
+    *ret_n = 1;
+    find_parts(b, ret[0], "linux-binary-", ret, ret_n);
+    find_parts(b, ret[0], "linux-modules-", ret, ret_n);
+    return 0;
 }
 
 /** Delete partial downloads NAME.PID.part of processes that are no more. */

@@ -38,8 +38,13 @@ must_check int build_fetch(struct build *b, struct package *const *list, size_t 
 /** The file a downloaded package is in; the caller frees it. NULL with @err set. */
 char *build_deb_path(const struct build *b, const struct package *p, struct error *err);
 
-/** The package that holds the kernel itself: what linux-image-ARCH depends on. */
-must_check int build_find_kernel(struct build *b, struct package **ret, struct error *err);
+#define BUILD_KERNEL_MAX 4
+
+/** The packages that hold the kernel and its modules: what linux-image-ARCH depends on, and, where
+ * they are packages of their own, that one's linux-binary-* and linux-modules-*. At most
+ * BUILD_KERNEL_MAX. */
+must_check int build_find_kernel(struct build *b, struct package *ret[BUILD_KERNEL_MAX],
+                                 size_t *ret_n, struct error *err);
 
 /** Put the embedded files below @folder ("common/") into an initramfs. 0 or -errno. */
 must_check int build_add_embedded(struct cpio *c, const char *folder);
@@ -52,15 +57,15 @@ struct kernel {
     struct modules *modules;
 };
 
-/** For who walks the package already: an empty kernel; is a file wanted; take it (@data becomes the
- * kernel's). */
+/** An empty kernel; for who walks packages already: is a file wanted; take it (@data becomes the
+ * kernel's). kernel_done() frees it, also after a failure. */
 must_check int kernel_init(struct kernel *k, struct error *err);
 bool kernel_wants(const char *name);
 must_check int kernel_take(struct kernel *k, const char *name, char *data, size_t size,
                            struct error *err);
 
-/** Read it from the .deb @path; kernel_done() frees it, also after a failure. */
-must_check int kernel_read(const char *path, struct kernel *ret, struct error *err);
+/** Take all of it that is in the .deb @path. */
+must_check int kernel_read(struct kernel *k, const char *path, struct error *err);
 void kernel_done(struct kernel *k);
 
 /** Builders: fill b->dir with "kernel", "initrd", "disk.raw" and set the fields. */

@@ -178,8 +178,10 @@ static int add_packages(struct debian *d, struct payload *p, struct builder *bui
         if (!deb)
             return -ENOMEM;
         int r = payload_add_deb(p, deb, builder_tap(builder), err);
-        if (r)
+        if (r) {
+            error_prefix(err, "%.*s", (int)package->name.n, package->name.p);
             return r;
+        }
         done += package->size;
         if (build_report(done, d->set.size_bytes, b))
             return error_set(err, ECANCELED, "cancelled");

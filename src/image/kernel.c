@@ -10,10 +10,28 @@
 
 #define KERNEL_MAX (256u << 20)
 
+/** The release that the kernel file @name is of: "boot/vmlinux-REL" (until Debian 13), or
+ * "usr/lib/modules/REL/vmlinuz" (since). */
+static struct slice release_of(const char *name)
+{
+    static const char modules[] = "usr/lib/modules/";
+    const char *base = strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
+
+    if (!strncmp(name, "boot/vmlinu", 11) && base[6] && base[7] == '-')
+        return slice_of(base + 8);
+    if (!strncmp(name, modules, sizeof(modules) - 1) &&
+        (!strcmp(base, "vmlinuz") || !strcmp(base, "vmlinux"))) {
+        const char *release = name + sizeof(modules) - 1;
+
+        if (base - release > 1 && memchr(release, '/', (size_t)(base - release)) == base - 1)
+            return (struct slice){release, (size_t)(base - 1 - release)};
+    }
+    return (struct slice){"", 0};
+}
+
 bool kernel_wants(const char *name)
 {
-    return modules_is_path(name) || !strncmp(name, "boot/vmlinuz-", 13) ||
-           !strncmp(name, "boot/vmlinux-", 13);
+    return modules_is_path(name) || release_of(name).n;
 }
 
 int kernel_take(struct kernel *k, const char *name, char *data, size_t size, struct error *err)
@@ -27,7 +45,7 @@ int kernel_take(struct kernel *k, const char *name, char *data, size_t size, str
     }
     k->image = data;
     k->image_size = size;
-    k->release = strdup(strchr(name, '-') + 1);
+    k->release = slice_dup(release_of(name));
     return k->release ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
@@ -54,17 +72,12 @@ int kernel_init(struct kernel *k, struct error *err)
     return k->modules ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
-int kernel_read(const char *path, struct kernel *ret, struct error *err)
+int kernel_read(struct kernel *k, const char *path, struct error *err)
 {
     static const struct deb_ops ops = {.data = read_entry};
-    struct reader r = {ret, err};
-    int e = kernel_init(ret, err);
+    struct reader r = {k, err};
 
-    if (!e)
-        e = deb_read(path, &ops, &r, err);
-    if (!e && !ret->image)
-        e = error_set(err, EBADMSG, "package '%s' has no kernel in it", path);
-    return e;
+    return deb_read(path, &ops, &r, err);
 }
 
 void kernel_done(struct kernel *k)

@@ -330,8 +330,6 @@ int payload_add_deb(struct payload *p, const char *deb, const struct payload_tap
     int r = deb_read(deb, &ops, &d, err);
     if (!r)
         r = register_package(&d);
-    if (r)
-        error_prefix(err, "package '%s'", deb);
     dpkg_package_done(&d.pkg);
     return r;
 }

@@ -40,32 +40,50 @@ static int write_initrd(struct build *b, const char *busybox_deb, struct kernel 
     return cpio_finish(c, err);
 }
 
+static int read_kernel(struct build *b, struct package *const *list, size_t n, struct kernel *k,
+                       struct error *err)
+{
+    int r = kernel_init(k, err);
+
+    for (size_t i = 0; i < n && !r; i++) {
+        cleanup(freep) char *deb = build_deb_path(b, list[i], err);
+
+        r = deb ? kernel_read(k, deb, err) : -ENOMEM;
+        if (r)
+            error_prefix(err, "%.*s", (int)list[i]->name.n, list[i]->name.p);
+    }
+    if (!r && !k->image)
+        r = error_set(err, EBADMSG, "package '%.*s' has no kernel in it", (int)list[0]->name.n,
+                      list[0]->name.p);
+    return r;
+}
+
 int tiny_build(struct build *b, struct error *err)
 {
-    struct package *list[2] = {0};
+    struct package *list[BUILD_KERNEL_MAX + 1] = {0};
     struct kernel k = {0};
-    int r = build_find_kernel(b, &list[0], err);
+    size_t n = 0;
+    int r = build_find_kernel(b, list, &n, err);
 
     if (r)
         return r;
-    list[1] = index_find(b->suite.index, slice_of("busybox-static"));
-    if (!list[1])
+    list[n] = index_find(b->suite.index, slice_of("busybox-static"));
+    if (!list[n])
         return error_set(err, ENOENT, "the mirror's index does not have package 'busybox-static'");
-    r = build_fetch(b, list, 2, err);
+    r = build_fetch(b, list, n + 1, err);
     if (!r)
         r = build_stage(b, "Assembling the initramfs", 0, false, err);
     if (r)
         return r;
-    cleanup(freep) char *kernel_deb = build_deb_path(b, list[0], err);
-    cleanup(freep) char *busybox_deb = build_deb_path(b, list[1], err);
+    cleanup(freep) char *busybox = build_deb_path(b, list[n], err);
     cleanup(freep) char *kernel = paths_format(err, "%s/kernel", b->dir);
-    if (!kernel_deb || !busybox_deb || !kernel)
+    if (!busybox || !kernel)
         return -ENOMEM;
-    r = kernel_read(kernel_deb, &k, err);
+    r = read_kernel(b, list, n, &k, err);
     if (!r)
         r = paths_write(kernel, k.image, k.image_size, err);
     if (!r)
-        r = write_initrd(b, busybox_deb, &k, err);
+        r = write_initrd(b, busybox, &k, err);
     b->release = ptr_take(&k.release);
     kernel_done(&k);
     return r;

@@ -95,6 +95,20 @@ def test_build_list_info_remove():
         assert not m.leftovers()
 
 
+def test_kernel_in_several_packages():
+    with Mirror() as m:
+        m.stanzas = ""
+        m.add("linux-image-riscv64", {}, "Depends: linux-base-x, linux-image-7.2-riscv64 (= 1)")
+        m.add("linux-image-7.2-riscv64", {}, "Depends: linux-modules-7.2-riscv64, linux-binary-7.2-riscv64 (= 1)")
+        m.add("linux-binary-7.2-riscv64", {"usr/lib/modules/7.2-riscv64/vmlinuz": b"seven"})
+        m.add("linux-modules-7.2-riscv64", {"usr/lib/modules/7.2-riscv64/kernel/a/unneeded.ko.xz": b"x"})
+        m.add("busybox-static", {"usr/bin/busybox": b"busybox"})
+        m.publish()
+        assert m.build().status == 0
+        info = json.loads(run(*m.command("info", "tiny", "--json"), env=m.env).out)
+        assert open(info["kernel"], "rb").read() == b"seven" and info["kernel_release"] == "7.2-riscv64", info
+
+
 def test_second_build_needs_no_mirror_and_rebuild_replaces():
     with Mirror() as m:
         assert m.build().status == 0
