@@ -25,20 +25,6 @@ static enum sbi_hart_state get_state(const struct sbi_hart *h)
     return (enum sbi_hart_state)__atomic_load_n(&h->state, __ATOMIC_ACQUIRE);
 }
 
-void sbi_reset(struct sbi *s, gpa_t entry, uint64_t opaque)
-{
-    mutex_lock(&s->lock);
-    for (unsigned i = 0; i < s->config.count; i++) {
-        set_state(&s->harts[i], SBI_HART_STOPPED);
-        sbi_pmu_reset(&s->harts[i]);
-    }
-    s->harts[0].start_addr = entry.v;
-    s->harts[0].start_value = opaque;
-    set_state(&s->harts[0], SBI_HART_START_PENDING);
-    mutex_unlock(&s->lock);
-    s->config.host.wake(s->config.host.arg, 0);
-}
-
 /* §9: registers of a hart that starts or resumes at an address. */
 static void enter(struct sbi *s, unsigned index)
 {
@@ -49,6 +35,21 @@ static void enter(struct sbi *s, unsigned index)
     (void)vcpu_set_reg(v, REG_PC, h->start_addr); /* these registers exist on every hart */
     (void)vcpu_set_reg(v, REG_A0, index);
     (void)vcpu_set_reg(v, REG_A1, h->start_value);
+}
+
+void sbi_reset(struct sbi *s, gpa_t entry, uint64_t opaque)
+{
+    mutex_lock(&s->lock);
+    for (unsigned i = 0; i < s->config.count; i++) {
+        set_state(&s->harts[i], SBI_HART_STOPPED);
+        sbi_pmu_reset(&s->harts[i]);
+    }
+    s->harts[0].start_addr = entry.v;
+    s->harts[0].start_value = opaque;
+    set_state(&s->harts[0], SBI_HART_STARTED);
+    mutex_unlock(&s->lock);
+    enter(s, 0); /* at once: a debugger looks before the hart runs */
+    s->config.host.wake(s->config.host.arg, 0);
 }
 
 static uint64_t get_csr(const struct sbi_hart *h, unsigned csr)
