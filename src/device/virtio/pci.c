@@ -10,10 +10,9 @@
  * Threads: register accesses on vCPUs, under the device's lock but for notifications and ISR, which
  * must not wait for a device at work; interrupts from any thread.
  */
-#include "device/pci/pci.h"
 #include "base/bits.h"
 #include "base/log.h"
-#include "device/virtio/transport.h"
+#include "device/virtio/pci_transport.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -53,48 +52,6 @@ enum {
 
 enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
 
-/** Common configuration (§4.1.4.3): offset and width of each field. */
-#define COMMON_FIELDS(F)           \
-    F(DEVICE_FEATURE_SELECT, 0, 4) \
-    F(DEVICE_FEATURE, 4, 4)        \
-    F(DRIVER_FEATURE_SELECT, 8, 4) \
-    F(DRIVER_FEATURE, 12, 4)       \
-    F(CONFIG_VECTOR, 16, 2)        \
-    F(NUM_QUEUES, 18, 2)           \
-    F(STATUS, 20, 1)               \
-    F(GENERATION, 21, 1)           \
-    F(QUEUE_SELECT, 22, 2)         \
-    F(QUEUE_SIZE, 24, 2)           \
-    F(QUEUE_VECTOR, 26, 2)         \
-    F(QUEUE_ENABLE, 28, 2)         \
-    F(QUEUE_NOTIFY_OFF, 30, 2)     \
-    F(QUEUE_DESC, 32, 4)           \
-    F(QUEUE_DESC_HIGH, 36, 4)      \
-    F(QUEUE_AVAIL, 40, 4)          \
-    F(QUEUE_AVAIL_HIGH, 44, 4)     \
-    F(QUEUE_USED, 48, 4)           \
-    F(QUEUE_USED_HIGH, 52, 4)
-
-#define FIELD_ENUM(name, offset, width) name,
-enum field { COMMON_FIELDS(FIELD_ENUM) FIELD_COUNT };
-#define FIELD_ROW(name, offset, width) {offset, width},
-static const struct {
-    uint8_t offset, width;
-} fields[FIELD_COUNT] = {COMMON_FIELDS(FIELD_ROW)};
-
-struct virtio_pci {
-    struct virtio_transport t; /* must be first */
-    struct pci_function f;
-    struct pci_info info;   /* [init] */
-    unsigned pci_cfg_cap;   /* [init] offset of the capability that reaches into the BAR */
-    uint32_t device_select; /* [device lock] */
-    uint32_t driver_select; /* [device lock] */
-    uint16_t queue_select;  /* [device lock] */
-    uint16_t config_vector; /* [device lock] */
-    struct mutex irq_lock;  /* the interrupt status and the pin's level change together */
-    uint8_t isr;            /* [irq_lock] */
-};
-
 static struct virtio_pci *from_function(struct pci_function *f)
 {
     return container_of(f, struct virtio_pci, f);
@@ -111,8 +68,7 @@ static void raise_isr(struct virtio_pci *p, uint8_t bits, bool pin) EXCLUDES(p->
     mutex_unlock(&p->irq_lock);
 }
 
-/** §4.1.4.5: reading clears and lowers the pin. */
-static uint8_t take_isr(struct virtio_pci *p) EXCLUDES(p->irq_lock)
+uint8_t virtio_pci_take_isr(struct virtio_pci *p)
 {
     mutex_lock(&p->irq_lock);
     uint8_t isr = p->isr;
@@ -147,187 +103,19 @@ static bool can_dma(const struct virtio_transport *t)
     return pci_is_bus_master(&((const struct virtio_pci *)t)->f);
 }
 
-/* Common configuration structure */
-
-/** The queue the driver has selected, or NULL if there is none of that number. */
-static struct vq *selected(struct virtio_pci *p)
-{
-    struct virtio_device *dev = p->t.dev;
-
-    return p->queue_select < dev->queue_count ? &dev->queues[p->queue_select] : NULL;
-}
-
-static uint32_t half(uint64_t v, bool high)
-{
-    return (uint32_t)(high ? v >> 32 : v);
-}
-
-static void set_half(gpa_t *gpa, bool high, uint32_t value)
-{
-    gpa->v = high ? (uint64_t)value << 32 | (uint32_t)gpa->v : (gpa->v & ~MASK(32)) | value;
-}
-
-static uint32_t read_queue(struct virtio_pci *p, enum field field)
-{
-    const struct vq *q = selected(p);
-
-    if (!q)
-        return field == QUEUE_VECTOR ? VQ_NO_VECTOR : 0; /* §4.1.4.3.1: size 0 = not there */
-    if (field == QUEUE_SIZE)
-        return q->size;
-    if (field == QUEUE_VECTOR)
-        return q->msix_vector;
-    if (field == QUEUE_ENABLE)
-        return q->enabled;
-    if (field == QUEUE_NOTIFY_OFF)
-        return q->index;
-    if (field == QUEUE_DESC || field == QUEUE_DESC_HIGH)
-        return half(q->desc.v, field == QUEUE_DESC_HIGH);
-    if (field == QUEUE_AVAIL || field == QUEUE_AVAIL_HIGH)
-        return half(q->avail.v, field == QUEUE_AVAIL_HIGH);
-    return half(q->used.v, field == QUEUE_USED_HIGH);
-}
-
-static uint32_t read_common(struct virtio_pci *p, enum field field)
-{
-    struct virtio_device *dev = p->t.dev;
-
-    switch (field) {
-    case DEVICE_FEATURE_SELECT:
-        return p->device_select;
-    case DEVICE_FEATURE:
-        return p->device_select < 2 ? half(virtio_offered(dev), p->device_select) : 0;
-    case DRIVER_FEATURE_SELECT:
-        return p->driver_select;
-    case DRIVER_FEATURE:
-        return p->driver_select < 2 ? half(dev->features, p->driver_select) : 0;
-    case CONFIG_VECTOR:
-        return p->config_vector;
-    case NUM_QUEUES:
-        return dev->queue_count;
-    case STATUS:
-        return dev->status;
-    case GENERATION:
-        return dev->generation;
-    case QUEUE_SELECT:
-        return p->queue_select;
-    case QUEUE_SIZE:
-    case QUEUE_VECTOR:
-    case QUEUE_ENABLE:
-    case QUEUE_NOTIFY_OFF:
-    case QUEUE_DESC:
-    case QUEUE_DESC_HIGH:
-    case QUEUE_AVAIL:
-    case QUEUE_AVAIL_HIGH:
-    case QUEUE_USED:
-    case QUEUE_USED_HIGH:
-        return read_queue(p, field);
-    case FIELD_COUNT:
-        break;
-    }
-    return 0;
-}
-
-/** §4.1.5.1.2: what is not a vector of ours reads back as none. */
-static uint16_t valid_vector(const struct virtio_pci *p, uint32_t vector)
-{
-    return vector < p->info.msix_vectors ? (uint16_t)vector : VQ_NO_VECTOR;
-}
-
-static void write_queue(struct virtio_pci *p, enum field field, uint32_t value)
-    REQUIRES(p->t.dev->lock)
-{
-    struct vq *q = selected(p);
-
-    if (!q)
-        return;
-    if (field == QUEUE_VECTOR) {
-        q->msix_vector = valid_vector(p, value);
-    } else if (field == QUEUE_ENABLE) {
-        if (value == 1) /* §4.1.4.3.2: the driver MUST NOT write 0 */
-            virtio_queue_enable(p->t.dev, p->queue_select);
-    } else if (q->enabled || !virtio_may_configure(p->t.dev)) {
-        guest_error(p->t.dev->ops->name, "queue %u changed while enabled", q->index);
-    } else if (field == QUEUE_SIZE) {
-        q->size = (uint16_t)value;
-    } else if (field == QUEUE_DESC || field == QUEUE_DESC_HIGH) {
-        set_half(&q->desc, field == QUEUE_DESC_HIGH, value);
-    } else if (field == QUEUE_AVAIL || field == QUEUE_AVAIL_HIGH) {
-        set_half(&q->avail, field == QUEUE_AVAIL_HIGH, value);
-    } else if (field == QUEUE_USED || field == QUEUE_USED_HIGH) {
-        set_half(&q->used, field == QUEUE_USED_HIGH, value);
-    }
-}
-
-static void forget_selections(struct virtio_pci *p)
-{
-    p->device_select = p->driver_select = 0;
-    p->queue_select = 0;
-    p->config_vector = VQ_NO_VECTOR;
-}
-
-static void write_status(struct virtio_pci *p, uint8_t status) REQUIRES(p->t.dev->lock)
-{
-    virtio_set_status(p->t.dev, status);
-    if (!p->t.dev->status) {
-        forget_selections(p);
-        (void)take_isr(p); /* only to clear it */
-    }
-}
-
-static void write_common(struct virtio_pci *p, enum field field, uint32_t value)
-    REQUIRES(p->t.dev->lock)
-{
-    if (field == FIELD_COUNT) {
-        return;
-    } else if (field == DEVICE_FEATURE_SELECT) {
-        p->device_select = value;
-    } else if (field == DRIVER_FEATURE_SELECT) {
-        p->driver_select = value;
-    } else if (field == DRIVER_FEATURE) {
-        gpa_t features = GPA(p->t.dev->features);
-
-        if (p->driver_select >= 2)
-            return;
-        set_half(&features, p->driver_select, value);
-        virtio_set_features(p->t.dev, features.v);
-    } else if (field == CONFIG_VECTOR) {
-        p->config_vector = valid_vector(p, value);
-    } else if (field == STATUS) {
-        write_status(p, (uint8_t)value);
-    } else if (field == QUEUE_SELECT) {
-        p->queue_select = (uint16_t)value;
-    } else if (field >= QUEUE_SIZE) {
-        write_queue(p, field, value);
-    }
-}
-
-/** §4.1.3.1: a driver accesses a field by its own width, and 64-bit fields by halves. */
-static enum field find_field(const struct virtio_pci *p, uint64_t offset, unsigned size)
-{
-    for (unsigned i = 0; i < FIELD_COUNT; i++) {
-        if (fields[i].offset == offset && fields[i].width == size)
-            return i;
-    }
-    guest_error(p->t.dev->ops->name, "access of %u bytes at 0x%llx of the common configuration",
-                size, (unsigned long long)offset);
-    return FIELD_COUNT;
-}
-
 /* The BAR */
 
 static enum bus_result bar_read(struct pci_function *f, unsigned bar, uint64_t offset,
                                 unsigned size, uint64_t *ret)
 {
     struct virtio_pci *p = from_function(f);
-    struct virtio_device *dev = p->t.dev;
     uint8_t bytes[8] = {0};
 
     *ret = 0;
     if (bar != REGS_BAR)
         return BUS_OK;
     if (offset == ISR_OFFSET) {
-        *ret = take_isr(p);
+        *ret = virtio_pci_take_isr(p);
     } else if (offset < COMMON_SIZE) {
         if (size == 8) { /* not for 1.2 drivers; harmless */
             uint64_t low = 0;
@@ -337,13 +125,13 @@ static enum bus_result bar_read(struct pci_function *f, unsigned bar, uint64_t o
             *ret = high << 32 | low;
             return BUS_OK;
         }
-        mutex_lock(&dev->lock);
-        *ret = read_common(p, find_field(p, offset, size));
-        mutex_unlock(&dev->lock);
+        mutex_lock(&p->t.dev->lock);
+        *ret = virtio_pci_common_read(p, offset, size);
+        mutex_unlock(&p->t.dev->lock);
     } else if (offset >= DEVICE_OFFSET && offset < DEVICE_OFFSET + DEVICE_SIZE) {
-        mutex_lock(&dev->lock);
-        virtio_config_read(dev, offset - DEVICE_OFFSET, bytes, size);
-        mutex_unlock(&dev->lock);
+        mutex_lock(&p->t.dev->lock);
+        virtio_config_read(p->t.dev, offset - DEVICE_OFFSET, bytes, size);
+        mutex_unlock(&p->t.dev->lock);
         *ret = load_le64(bytes);
     }
     return BUS_OK;
@@ -377,7 +165,7 @@ static enum bus_result bar_write(struct pci_function *f, unsigned bar, uint64_t 
         (void)bar_write(f, bar, offset + 4, 4, value >> 32);
     } else if (offset < COMMON_SIZE) {
         mutex_lock(&p->t.dev->lock);
-        write_common(p, find_field(p, offset, size), (uint32_t)value);
+        virtio_pci_common_write(p, offset, size, (uint32_t)value);
         mutex_unlock(&p->t.dev->lock);
     }
     return BUS_OK;
@@ -444,7 +232,7 @@ static void reset(struct pci_function *f)
     struct virtio_pci *p = from_function(f);
 
     mutex_lock(&p->t.dev->lock);
-    write_status(p, 0);
+    virtio_pci_set_status(p, 0);
     mutex_unlock(&p->t.dev->lock);
 }
 
@@ -559,7 +347,7 @@ int virtio_pci_new(struct pci_host *host, struct virtio_device *dev, struct virt
         .msix_bar = MSIX_BAR,
     };
     mutex_init(&p->irq_lock);
-    forget_selections(p);
+    virtio_pci_forget(p);
     int rc = virtio_attach(dev, &p->t, err);
     if (!rc)
         rc = pci_add(host, &p->f, &virtio_pci_ops, &p->info, -1, err);
