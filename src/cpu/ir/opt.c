@@ -235,7 +235,7 @@ static void with_constant(struct pass *p, int64_t c)
             break;
         become(p, IR_ADD, x, k);
         c = -c;
-        /* fall through */
+        __attribute__((fallthrough));
     case IR_ADD:
     case IR_XOR:
     case IR_OR:
