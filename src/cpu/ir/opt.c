@@ -144,9 +144,10 @@ static void strip_operands(struct pass *p)
     switch ((enum ir_op)i->op) {
     case IR_SETCC:
     case IR_BRANCH:
-    case IR_SEXT:
-    case IR_ZEXT:
         bytes = i->size;
+        break;
+    case IR_SEXT: /* extension() does it */
+    case IR_ZEXT:
         break;
     case IR_STORE:
         bytes = ir_is_int(def(p, i->arg[1])->type) ? i->size : 0;
@@ -197,6 +198,8 @@ static void extension(struct pass *p)
         replace(p, i->arg[0]);
     else if (i->type == IR_I32 && i->size == 4 && d->type == IR_I32)
         replace(p, i->arg[0]);
+    else
+        i->arg[0] = use(p, strip(p, i->arg[0], i->size));
 }
 
 /** (x op c1) op c2 = x op (c1 op c2) for the associative @op; the current op's second operand is
