@@ -64,6 +64,7 @@ static void host(struct virtio_device *dev, unsigned what)
         virtio_net_set_link(dev, what);
     else
         (void)client.receive(client.card, frame, 14 + what * 257);
+    client.flush(client.card);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -14,6 +14,8 @@ struct net_client {
     /** A frame for the guest. False: no room now; the backend drops it or keeps it until
      * net_can_receive(). */
     bool (*receive)(void *card, const void *frame, size_t size);
+    /** A burst of frames ends here: the guest may be interrupted for it, once. */
+    void (*flush)(void *card);
     void *card;
 };
 

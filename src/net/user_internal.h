@@ -55,6 +55,7 @@ struct user {
     bool restrict_host; /* [init] */
     struct user_hosts hosts;
     struct net_client client;
+    bool delivered;            /* frames since the client was last told that a burst ends */
     struct user_queue backlog; /* frames the guest had no room for */
     uint8_t *bounce;           /* USER_FRAME_MAX bytes, for frames in pieces */
 
@@ -73,6 +74,9 @@ struct user {
     struct mutex lock;
     struct user_queue inbox; /* [lock] frames sent on other threads */
 };
+
+/** End the burst of frames for the guest, if there was one. */
+void user_flush(struct user *u);
 
 /** Append a copy of a frame unless the queue would exceed @limit bytes. False: dropped. */
 bool user_queue_add(struct user_queue *q, const struct iovec *iov, int iovcnt, size_t limit);

@@ -197,6 +197,7 @@ static void run_hook(struct loop_hook *h)
         poll_slirp(u);
     if (u->dirty)
         fill_slirp(u);
+    user_flush(u);
 }
 
 static void run_timer(struct loop_timer *t)

@@ -76,6 +76,7 @@ struct net {
     struct net_backend *backend;  /* [init] owned */
     uint8_t config[CONFIG_BYTES]; /* [lock] */
     bool rx_wanted;               /* [lock] the driver shall tell of new receive buffers */
+    bool rx_pushed;               /* [lock] frames were stored since the last flush */
     unsigned pending_count;       /* [lock] */
     size_t pending_bytes;         /* [lock] room in the pending buffers */
     struct vq_chain *pending;     /* [lock] MERGE_MAX of them */
@@ -142,7 +143,7 @@ static void store_frame(struct net *n, const uint8_t *frame, size_t size) REQUIR
         vq_push(q, c, header + written);
     }
     forget_pending(n, used);
-    virtio_notify(&n->dev, QUEUE_RX);
+    n->rx_pushed = true;
 }
 
 /** Have the driver tell of new buffers, or not. */
@@ -186,6 +187,17 @@ static bool receive(void *card, const void *frame, size_t size)
     bool taken = receive_locked(n, frame, size);
     mutex_unlock(&n->dev.lock);
     return taken;
+}
+
+static void flush(void *card)
+{
+    struct net *n = card;
+
+    mutex_lock(&n->dev.lock);
+    if (n->rx_pushed)
+        virtio_notify(&n->dev, QUEUE_RX);
+    n->rx_pushed = false;
+    mutex_unlock(&n->dev.lock);
 }
 
 /** Copy the request's frame out. Its size, or 0 if it is to be dropped. */
@@ -367,7 +379,7 @@ int virtio_net_new(struct mem *mem, struct loop *loop, const struct virtio_net_c
                              BIT(F_MRG_RXBUF) | BIT(F_STATUS) | BIT(F_CTRL_VQ) | BIT(F_CTRL_RX) |
                              BIT(F_CTRL_RX_EXTRA) | BIT(F_GUEST_ANNOUNCE) | BIT(F_CTRL_MAC_ADDR);
     struct net *n = calloc(1, sizeof(*n));
-    struct net_client client = {.receive = receive, .card = n};
+    struct net_client client = {.receive = receive, .flush = flush, .card = n};
 
     if (!n)
         return error_set(err, ENOMEM, "out of memory");

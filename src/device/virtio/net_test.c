@@ -86,7 +86,10 @@ static gpa_t add_buffer(uint32_t size)
 
 static bool deliver(const void *frame, size_t size)
 {
-    return fake.client.receive(fake.client.card, frame, size);
+    bool taken = fake.client.receive(fake.client.card, frame, size);
+
+    fake.client.flush(fake.client.card);
+    return taken;
 }
 
 static uint32_t send_frame(const struct net_header *h, const void *frame, uint32_t size)
@@ -224,6 +227,20 @@ TEST(frame_arrives_with_a_valid_checksum)
     EXPECT_EQ(p[0], NET_DATA_VALID);
     EXPECT_EQ(load_le16(p + 10), 1);
     EXPECT_MEM(p + 12, "0123456789abcdef", 16);
+    EXPECT_EQ(d.queues[RX].interrupts, 1);
+    end();
+}
+
+TEST(burst_is_one_interrupt)
+{
+    begin(FEATURES);
+    for (unsigned i = 0; i < 3; i++)
+        (void)add_buffer(1526);
+    for (unsigned i = 0; i < 3; i++)
+        EXPECT_TRUE(fake.client.receive(fake.client.card, "0123456789abcdef", 16));
+    EXPECT_EQ(d.queues[RX].interrupts, 0);
+    fake.client.flush(fake.client.card);
+    fake.client.flush(fake.client.card);
     EXPECT_EQ(d.queues[RX].interrupts, 1);
     end();
 }
