@@ -73,6 +73,8 @@ enum cpu_status check_run(struct engine_cpu *ec, struct block *b)
     c->code_page = pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     enum cpu_status want = c->ops->interp(c, b->insns, b->count);
     c->replay = NULL;
+    if (__atomic_load_n(&b->dead, __ATOMIC_RELAXED))
+        return want; /* it overwrote itself: its translation is no longer entered */
 
     s->replay = log;
     log->recording = false;
