@@ -244,6 +244,20 @@ static void power(struct dt_builder *b)
     }
 }
 
+/* For firmware (the built-in SBI does not read it): which of counters 0..31 can count which events.
+ * Selectors take the events' own numbers. */
+static void pmu(struct dt_builder *b)
+{
+    const uint32_t programmable = 0xfffffff8;
+
+    dt_begin(b, "pmu");
+    dt_string(b, "compatible", "riscv,pmu");
+    DT_CELLS(b, "riscv,event-to-mhpmcounters", 1, 1, programmable | 1, 2, 2, programmable | 4,
+             0x10019, 0x10019, programmable, 0x1001b, 0x1001b, programmable, 0x10021, 0x10021,
+             programmable);
+    dt_end(b);
+}
+
 static void chosen_node(struct dt_builder *b, const struct virt_chosen *chosen)
 {
     char path[32];
@@ -290,6 +304,7 @@ int virt_board_fdt(const struct virt_config *config, const struct virt_chosen *c
     dt_end(&b);
     flash(&b);
     power(&b);
+    pmu(&b);
     chosen_node(&b, chosen);
     int rc = dt_finish(&b, ret_blob, ret_size, err);
     dt_done(&b);

@@ -99,6 +99,7 @@ struct sbi_hart {
     uint64_t start_addr;         /* [lock] */
     uint64_t start_value;        /* [lock] a1 at start_addr */
     uint64_t events[SBI_EVENTS]; /* [atomic] counts since creation */
+    uint32_t programmable;       /* [vcpu] which of counters 3..31 the hart has */
     struct sbi_counter hw[SBI_HW_COUNTERS], fw[SBI_FW_COUNTERS]; /* [vcpu] */
 };
 

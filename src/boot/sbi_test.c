@@ -9,7 +9,7 @@
 struct fake {
     struct vcpu vcpu;
     uint64_t regs[65];
-    uint64_t sip, sie, stimecmp, mcountinhibit;
+    uint64_t sip, sie, stimecmp, mcountinhibit, mhpmevent3, mhpmcounter3;
     uint64_t irqs;
     unsigned requests, resets;
 };
@@ -61,6 +61,10 @@ static uint64_t *fake_reg(struct vcpu *v, unsigned id)
         return &f->stimecmp;
     case CSR_MCOUNTINHIBIT:
         return &f->mcountinhibit;
+    case CSR_MHPMEVENT0 + 3:
+        return &f->mhpmevent3;
+    case CSR_MCYCLE + 3:
+        return &f->mhpmcounter3;
     default:
         return NULL;
     }
@@ -82,6 +86,8 @@ static int fake_set_reg(struct vcpu *v, unsigned id, uint64_t value)
 
     if (!reg)
         return -ENOENT;
+    if (id == REG_CSR + CSR_MHPMEVENT0 + 3 && (value & MASK(56)) == 3)
+        value &= ~MASK(56); /* an event that the hart does not know */
     *reg = value;
     return 0;
 }
@@ -390,6 +396,34 @@ TEST(hardware_counters_are_inhibited_while_stopped)
     EXPECT_EQ(fakes[0].mcountinhibit, 5);
     EXPECT_EQ(CALL(0x504d55, 3, 2, 1, 0), SBI_INVALID_PARAM); /* given back */
     EXPECT_EQ(CALL(0x504d55, 3, 1, 1, 0), SBI_INVALID_PARAM);
+}
+
+TEST(programmable_counters_come_first)
+{
+    setup();
+    EXPECT_EQ(CALL(0x504d55, 1, 3), 0);
+    EXPECT_EQ(value, 0xc03 | 63 << 12);
+    EXPECT_EQ(CALL(0x504d55, 1, 4), SBI_INVALID_PARAM);
+    /* cycles, not in S-mode, cleared */
+    fakes[0].mhpmcounter3 = 5;
+    EXPECT_EQ(CALL(0x504d55, 2, 0, 0xffffffff, 2 | 1 << 6, 1), 0);
+    EXPECT_EQ(value, 3);
+    EXPECT_EQ(fakes[0].mhpmevent3, 1ULL << 61 | 1);
+    EXPECT_EQ(fakes[0].mhpmcounter3, 0);
+    fakes[0].mhpmevent3 |= 1ULL << 63;
+    fakes[0].mcountinhibit = 8;
+    EXPECT_EQ(CALL(0x504d55, 3, 3, 1, 1, 77), 0);
+    EXPECT_EQ(fakes[0].mhpmevent3, 1ULL << 61 | 1); /* overflow is forgotten */
+    EXPECT_EQ(fakes[0].mhpmcounter3, 77);
+    EXPECT_EQ(fakes[0].mcountinhibit, 0);
+    EXPECT_EQ(CALL(0x504d55, 2, 0, 0xffffffff, 0, 1), 0); /* taken: the fixed one is left */
+    EXPECT_EQ(value, 0);
+    EXPECT_EQ(CALL(0x504d55, 2, 0, 0xffffffff, 0, 1), SBI_NOT_SUPPORTED);
+    EXPECT_EQ(CALL(0x504d55, 4, 3, 1, 1), 0);
+    EXPECT_EQ(fakes[0].mhpmevent3, 0);
+    EXPECT_EQ(fakes[0].mcountinhibit, 8);
+    EXPECT_EQ(CALL(0x504d55, 2, 0, 8, 0, 3), SBI_NOT_SUPPORTED);
+    EXPECT_EQ(fakes[0].mhpmevent3, 0);
 }
 
 TEST(legacy_calls_return_one_value)
