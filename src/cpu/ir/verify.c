@@ -175,14 +175,14 @@ static int check_size(const struct check *c)
     case IR_AMO:
         if (i->aux2 >= IR_AMOS)
             return bad(c, "no such atomic operation");
-        /* fall through */
+        __attribute__((fallthrough));
     case IR_CAS:
     case IR_SC:
         if (i->disp)
             return bad(c, "an atomic's address has no displacement");
         if (i->op != IR_SC && ir_type_size(i->type) < i->size)
             return bad(c, "the size does not suit the type");
-        /* fall through */
+        __attribute__((fallthrough));
     case IR_ITOF:
     case IR_UTOF:
         return i->size == 4 || i->size == 8 ? 0 : bad(c, "bad size");
