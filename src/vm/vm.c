@@ -388,6 +388,7 @@ void vm_stop(struct vm *vm)
 {
     mutex_lock(&vm->lock);
     bool never_ran = vm->state == VM_CREATED;
+    __atomic_store_n(&vm->abandon, vm->stop_wanted, __ATOMIC_RELAXED);
     if (never_ran) {
         vm->state = VM_STOPPED;
         vm->result.reason = VM_STOP_REQUEST;

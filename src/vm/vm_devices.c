@@ -1,4 +1,5 @@
 /* Which virtio devices a configuration asks for, in the order of their PCI slots. */
+#include "base/clock.h"
 #include "device/virtio/balloon.h"
 #include "device/virtio/blk.h"
 #include "device/virtio/console.h"
@@ -12,6 +13,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+
+#define DRAIN_STEP_NS (100LL * 1000000)
 
 /* Put @dev, just made, behind a transport; it is freed on failure. */
 static int plug(struct vm *vm, struct virtio_device *dev, struct error *err)
@@ -63,7 +66,11 @@ static int add_ports(struct vm *vm, struct error *err)
             .out_fd = c->ports[i].out_fd,
         };
     int rc = virtio_console_new(vm->mem, vm->io, &config, &dev, err);
-    return rc ? rc : plug(vm, dev, err);
+    if (!rc)
+        rc = plug(vm, dev, err);
+    if (!rc)
+        vm->ports_device = dev;
+    return rc;
 }
 
 /* A locally administered address that is the same for the same name: leases and names persist. */
@@ -212,11 +219,27 @@ void vm_remove_devices(struct vm *vm)
     while (vm->transport_count)
         virtio_transport_free(vm->transports[--vm->transport_count]);
     vm->console_device = NULL;
+    vm->ports_device = NULL;
+}
+
+/* What a command has written is not lost because its reader is slow: without a limit, unless the
+ * machine was stopped from outside, or is while we wait. */
+static void drain_ports(struct vm *vm, int64_t deadline_ns)
+{
+    bool wait = vm->result.reason != VM_STOP_REQUEST; /* nobody writes to the result any more */
+
+    while (!virtio_console_drain(vm->ports_device, host_now_ns() + DRAIN_STEP_NS)) {
+        if (__atomic_load_n(&vm->abandon, __ATOMIC_RELAXED) ||
+            (!wait && host_now_ns() > deadline_ns))
+            return;
+    }
 }
 
 void vm_drain_devices(struct vm *vm, int64_t deadline_ns)
 {
     vm_console_drain(vm->console, deadline_ns);
     if (vm->console_device)
-        virtio_console_drain(vm->console_device, deadline_ns);
+        (void)virtio_console_drain(vm->console_device, deadline_ns); /* as much as went */
+    if (vm->ports_device)
+        drain_ports(vm, deadline_ns);
 }

@@ -42,6 +42,8 @@ struct vm {
     struct virtio_transport *transports[VM_MAX_DEVICES]; /* [init] */
     size_t transport_count;
     struct virtio_device *console_device; /* [init] NULL = none; transports' */
+    struct virtio_device *ports_device;   /* [init] likewise */
+    bool abandon; /* [atomic] relaxed: a stop was asked for while output drains */
 
     uint32_t attention; /* [atomic] something below asks harts to stand still */
     struct mutex lock;

@@ -324,7 +324,7 @@ static bool all_drained(const struct virtio_console *c)
     return true;
 }
 
-void virtio_console_drain(struct virtio_device *dev, int64_t deadline_ns)
+bool virtio_console_drain(struct virtio_device *dev, int64_t deadline_ns)
 {
     struct virtio_console *c = console_of(dev);
 
@@ -332,5 +332,7 @@ void virtio_console_drain(struct virtio_device *dev, int64_t deadline_ns)
     mutex_lock(&dev->lock);
     while (!all_drained(c) && cond_wait_until(&c->drained, &dev->lock, deadline_ns))
         continue;
+    bool drained = all_drained(c);
     mutex_unlock(&dev->lock);
+    return drained;
 }

@@ -53,8 +53,8 @@ size_t virtio_console_input(struct virtio_device *dev, const void *data, size_t 
 void virtio_console_resize(struct virtio_device *dev, uint16_t columns, uint16_t rows);
 
 /** Wait until what the guest has written so far has gone to the host's descriptors, or until
- * CLOCK_MONOTONIC @deadline_ns: for the last lines of a machine that powers off. Not on the
- * device's loop, vCPUs stopped. */
-void virtio_console_drain(struct virtio_device *dev, int64_t deadline_ns);
+ * CLOCK_MONOTONIC @deadline_ns: for the last lines of a machine that powers off. True if all has
+ * gone. Not on the device's loop, vCPUs stopped. */
+bool virtio_console_drain(struct virtio_device *dev, int64_t deadline_ns);
 
 #endif

@@ -222,7 +222,9 @@ void port_pump_out(struct virtio_device *dev, struct console_port *p)
 
 bool port_is_drained(const struct console_port *p)
 {
-    return !p->out_ring.count && !p->held;
+    if (!p->present)
+        return true;
+    return !p->out_ring.count && !p->held && !vq_has_work(&p->dev->queues[port_from_guest(p->id)]);
 }
 
 static void in_ready(struct loop_fd *w, uint32_t events)
