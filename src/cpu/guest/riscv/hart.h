@@ -113,6 +113,7 @@ struct rv_hart {
     uint64_t reservation_va; /* RV_NO_RESERVATION = none */
     uint64_t reservation_value;
     uint8_t reservation_size;
+    uint32_t spins; /* PAUSEs executed: every so often one yields the host CPU */
 
     uint64_t mstatus, medeleg, mideleg, mie,
         mip /* software-writable bits; inputs are cpu.irqs and timers */;

@@ -7,6 +7,8 @@
  * Spec: Unprivileged ISA 20240411, chapters 10, 14, 15, 16; Zabha 1.0. */
 #include "cpu/guest/riscv/interp_internal.h"
 
+#include <sched.h>
+
 static unsigned mmu_of(const struct rv_hart *h)
 {
     return h->cpu.mode & RV_MODE_MMU_MASK;
@@ -119,7 +121,19 @@ static inline void relax(void)
 #endif
 }
 
+/** A spinning hart may be waiting for one that has no host CPU just now: give ours away from time
+ * to time. */
+static __attribute__((noinline)) void spin(struct rv_hart *h)
+{
+    enum { SPINS_BEFORE_YIELD = 64 };
+
+    if (++h->spins % SPINS_BEFORE_YIELD)
+        relax();
+    else
+        (void)sched_yield(); /* cannot fail */
+}
+
 /** Waiting on the reservation set may end at any time: at once. */
-RV_HANDLER(wrs_nto, relax())
-RV_HANDLER(wrs_sto, relax())
-RV_HANDLER(pause, relax())
+RV_HANDLER(wrs_nto, spin(h))
+RV_HANDLER(wrs_sto, spin(h))
+RV_HANDLER(pause, spin(h))
