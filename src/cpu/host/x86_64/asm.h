@@ -2,6 +2,7 @@
  *
  *   compile.c  order: liveness, entry, one op after the other, stubs
  *   regs.c     where values and guest state live
+ *   group.c    accesses that share a TLB probe
  *   asm_*.c    code selection by group of operations
  *   stub.c     the cold ends
  *   common.c   routines at the start of the buffer: enter, leave, slow paths
@@ -36,6 +37,7 @@
 #define ASM_SNAPSHOTS 16384
 #define ASM_MARGIN    512 /* no op, and no stub without its snapshot, emits more */
 #define ASM_MAX_INSNS 4000
+#define ASM_GROUPS    48
 
 /* The frame that host_enter() makes, from rsp in generated code. */
 #define FRAME_SPILL 0
@@ -124,9 +126,24 @@ struct stub {
     uint16_t snap, snap_count;
     uint32_t word; /* for slow path routines */
     uint32_t arg;  /* exit index, count of instructions... */
+    int8_t addend; /* register of the group's addend, -1 = no group */
+    bool leads;
     int64_t imm;
     uint8_t *from[2]; /* rel32s that lead here */
     uint8_t *resume;
+};
+
+/** Accesses off one base whose pages are probed at once: group.c. Its addend is value number
+ * f->count + index, 0 if the members must probe for themselves. */
+struct group {
+    uint16_t root;   /* temp that the addresses are relative to */
+    uint16_t leader; /* the member that probes */
+    uint16_t last;
+    uint16_t members;
+    int32_t lo, hi; /* bytes that they access, from root */
+    int32_t leader_at;
+    uint8_t mmu;
+    bool write;
 };
 
 enum place_kind { PLACE_REG, PLACE_SPILL, PLACE_HOME, PLACE_CONST };
@@ -157,10 +174,13 @@ struct asm_state {
     unsigned loop_end; /* the op that goes back */
     struct host_code *code;
 
-    struct value *values;
-    uint16_t regs[X86_REGS]; /* the value in each, ASM_NONE */
-    uint32_t pinned;         /* registers that the current op uses */
-    uint64_t spills;         /* bitmap of slots in use */
+    struct value *values; /* of temps, then of groups */
+    struct group groups[ASM_GROUPS];
+    unsigned group_count;
+    uint8_t group_of[ASM_MAX_INSNS + 1]; /* op → group + 1, 0 = none */
+    uint16_t regs[X86_REGS];             /* the value in each, ASM_NONE */
+    uint32_t pinned;                     /* registers that the current op uses */
+    uint64_t spills;                     /* bitmap of slots in use */
     struct slot slots[ASM_SLOTS];
     unsigned slot_count;
     uint8_t slot_map[ASM_SLOT_MAP]; /* offset / 8 → slot + 1, 0 = none */
@@ -179,7 +199,7 @@ struct host {
     uint8_t *constants;            /* same in both */
     size_t common_size;
     struct asm_state a;
-    struct value values[ASM_MAX_INSNS + 8];
+    struct value values[ASM_MAX_INSNS + ASM_GROUPS];
 };
 
 static inline const struct ir_insn *asm_insn(const struct asm_state *a)
@@ -200,14 +220,17 @@ static inline struct rm rm_constant(const struct asm_state *a, enum common_const
 }
 static inline bool is_const(const struct asm_state *a, uint16_t v)
 {
-    return a->f->insns[v].op == IR_CONST;
+    return v < a->f->count && a->f->insns[v].op == IR_CONST;
 }
 /** Is @v a constant that fits a sign-extended imm32 of an operation @bytes wide? */
 static inline bool is_imm(const struct asm_state *a, uint16_t v, unsigned bytes, int32_t *ret)
 {
-    int64_t imm = a->f->insns[v].imm;
+    int64_t imm;
 
-    if (!is_const(a, v) || (bytes == 8 && !fits32(imm)))
+    if (!is_const(a, v))
+        return false;
+    imm = a->f->insns[v].imm;
+    if (bytes == 8 && !fits32(imm))
         return false;
     *ret = (int32_t)imm;
     return true;
@@ -232,6 +255,8 @@ unsigned regs_def(struct asm_state *a);
 unsigned regs_def_reuse(struct asm_state *a, uint16_t v);
 /** The same, holding a copy of @v to start with: its own register if it dies here. */
 unsigned regs_def_from(struct asm_state *a, uint16_t v);
+/** Register for value @v, which is not an op's result. */
+unsigned regs_def_value(struct asm_state *a, uint16_t v);
 /** Load @v into scratch register @reg. */
 void regs_copy_to(struct asm_state *a, uint16_t v, unsigned reg);
 /** Is @reg live: must it survive this op? */
@@ -250,6 +275,9 @@ void regs_loop(struct asm_state *a);
 bool regs_loop_close(struct asm_state *a);
 void regs_loop_moves(struct asm_state *a);
 void regs_dump(const struct asm_state *a, FILE *out);
+
+/* group.c */
+void groups_find(struct asm_state *a);
 
 /* stub.c */
 /** A new stub for the current op, without snapshot; never NULL (on overflow a->error is set). */
@@ -274,6 +302,14 @@ void asm_bits(struct asm_state *a);
 void asm_compare(struct asm_state *a); /* SETCC, SELECT, MIN.. */
 enum x86_cc asm_cmp(struct asm_state *a, enum ir_cc cc, unsigned bytes, uint16_t x, uint16_t y);
 void asm_memory(struct asm_state *a);
+/** Probe the TLB for the bytes [base + @lo, base + @hi) in access @i's mode: @addend = what to add
+ * to an address. @align: only addresses that are multiples of it. Returns the jump taken on a miss.
+ */
+uint8_t *asm_probe(struct asm_state *a, const struct ir_insn *i, unsigned base, int32_t lo,
+                   int32_t hi, unsigned align, unsigned addend);
+/** The access of @i itself, at host address @m. @value < 0: constant. */
+void asm_load_from(struct asm_state *a, const struct ir_insn *i, unsigned dst, struct rm m);
+void asm_store_to(struct asm_state *a, const struct ir_insn *i, int value, struct rm m);
 void asm_atomic(struct asm_state *a);
 void asm_float(struct asm_state *a);
 void asm_float_compare(struct asm_state *a);

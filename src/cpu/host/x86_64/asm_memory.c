@@ -11,25 +11,25 @@
  *     mov   reg, [rax + base + disp]
  *
  * The stub writes dirty state home and calls the slow path, which raises the guest's fault or gives
- * the value. Atomics want alignment, so they test the first byte's address with its low bits. */
+ * the value. Accesses off one base share a probe (group.c). Atomics want alignment, so they test
+ * the first byte's address with its low bits. */
 #include "cpu/host/x86_64/asm.h"
 
 #include "base/bits.h"
 
 #define ENTRY_BITS 5 /* log2 of a TLB entry's size */
 
-/** Emit the probe; then rax = addend. @aligned: misaligned addresses miss. */
-static uint8_t *probe(struct asm_state *a, unsigned base, int32_t disp, unsigned size, bool write,
-                      bool aligned)
+uint8_t *asm_probe(struct asm_state *a, const struct ir_insn *i, unsigned base, int32_t lo,
+                   int32_t hi, unsigned align, unsigned addend)
 {
-    const struct ir_insn *i = asm_insn(a);
     const struct host_env *env = a->env;
     int64_t entry = env->tlb + (int64_t)i->aux * env->tlb_stride;
-    int32_t last = disp + (aligned ? 0 : (int32_t)size - 1);
+    bool write = i->op != IR_LOAD && i->op != IR_LOADS;
+    int32_t last = align > 1 ? lo : hi - 1;
     uint8_t *miss;
 
-    if (disp)
-        emit_lea(&a->e, false, RCX, rm_mem(base, disp));
+    if (lo)
+        emit_lea(&a->e, false, RCX, rm_mem(base, lo));
     else
         emit_mov(&a->e, false, RCX, base);
     emit_shift(&a->e, SH_SHR, false, rm_reg(RCX), 12 - ENTRY_BITS);
@@ -38,38 +38,69 @@ static uint8_t *probe(struct asm_state *a, unsigned base, int32_t disp, unsigned
         emit_lea(&a->e, true, RAX, rm_mem(base, last));
     else
         emit_mov(&a->e, true, RAX, base);
-    emit_group1(&a->e, G1_AND, true, rm_reg(RAX), aligned ? -4096 | ((int32_t)size - 1) : -4096);
+    emit_group1(&a->e, G1_AND, true, rm_reg(RAX), -4096 | ((int32_t)align - 1));
     emit_op(&a->e, X_CMP + 2, true, RAX,
             rm_sib(REG_CONTEXT, RCX, 0, entry + (write ? env->tlb_tag_write : env->tlb_tag_read)));
     miss = emit_jcc(&a->e, CC_NE, NULL);
-    emit_op(&a->e, X_LOAD, true, RAX, rm_sib(REG_CONTEXT, RCX, 0, entry + env->tlb_addend));
+    emit_op(&a->e, X_LOAD, true, addend, rm_sib(REG_CONTEXT, RCX, 0, entry + env->tlb_addend));
     return miss;
+}
+
+/** The group that the current access belongs to; -1: none. */
+static int current_group(const struct asm_state *a)
+{
+    return (int)a->group_of[a->cur] - 1;
 }
 
 static struct stub *memory_stub(struct asm_state *a, enum stub_kind kind, unsigned base,
                                 unsigned op)
 {
     const struct ir_insn *i = asm_insn(a);
-    struct stub *s = stub_new(a, kind);
+    int g = current_group(a), addend = -1;
+    struct stub *s;
 
+    if (g >= 0) {
+        uint16_t v = (uint16_t)(a->f->count + (unsigned)g);
+
+        addend = (int)(a->groups[g].leader == a->cur ? regs_def_value(a, v) : regs_use(a, v));
+    }
+    s = stub_new(a, kind);
     stub_snapshot(a, s);
     s->word = stub_word(a, i->size, i->aux, op);
     s->a = (int8_t)base;
     s->imm = i->disp;
+    s->addend = (int8_t)addend;
+    s->leads = g >= 0 && a->groups[g].leader == a->cur;
     return s;
 }
 
-static void load(struct asm_state *a)
+/** Make sure that the access is in a page that is there, else go to @s; the register returned plus
+ * the guest's address is the host's. */
+static unsigned translate(struct asm_state *a, struct stub *s)
 {
     const struct ir_insn *i = asm_insn(a);
-    unsigned base = regs_use(a, i->arg[0]), dst;
-    struct stub *s = memory_stub(a, STUB_LOAD, base, 0);
-    bool sign = i->op == IR_LOADS, w = i->type == IR_I64;
-    struct rm m = rm_sib(RAX, base, 0, i->disp);
+    unsigned base = (unsigned)s->a, addend = s->addend < 0 ? RAX : (unsigned)s->addend;
+    int32_t lo = i->disp, hi = i->disp + i->size;
 
-    dst = regs_def_reuse(a, i->arg[0]);
-    s->dst = (int8_t)dst;
-    s->from[0] = probe(a, base, i->disp, i->size, false, false);
+    if (s->addend >= 0 && !s->leads) {
+        emit_rr(&a->e, X_TEST, true, addend, addend);
+        s->from[0] = emit_jcc(&a->e, CC_E, NULL);
+        return addend;
+    }
+    if (s->leads) {
+        const struct group *g = &a->groups[current_group(a)];
+
+        hi = lo + (g->hi - g->leader_at);
+        lo += g->lo - g->leader_at;
+    }
+    s->from[0] = asm_probe(a, i, base, lo, hi, 1, addend);
+    return addend;
+}
+
+void asm_load_from(struct asm_state *a, const struct ir_insn *i, unsigned dst, struct rm m)
+{
+    bool sign = i->op == IR_LOADS, w = i->type == IR_I64;
+
     if (ir_is_float(i->type))
         emit_op(&a->e, i->size == 4 ? X_MOVSS : X_MOVSD, false, dst, m);
     else if (i->size == 1)
@@ -80,6 +111,17 @@ static void load(struct asm_state *a)
         emit_op(&a->e, sign && w ? X_MOVSXD : X_LOAD, sign && w, dst, m);
     else
         emit_op(&a->e, X_LOAD, true, dst, m);
+}
+
+static void load(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    unsigned base = regs_use(a, i->arg[0]), addend;
+    struct stub *s = memory_stub(a, STUB_LOAD, base, 0);
+
+    s->dst = (int8_t)regs_def_reuse(a, i->arg[0]);
+    addend = translate(a, s);
+    asm_load_from(a, i, (unsigned)s->dst, rm_sib(addend, base, 0, i->disp));
     s->resume = a->e.p;
 }
 
@@ -101,29 +143,30 @@ static void store_imm(struct asm_state *a, unsigned size, struct rm m, int32_t i
     }
 }
 
-static void store(struct asm_state *a)
+void asm_store_to(struct asm_state *a, const struct ir_insn *i, int value, struct rm m)
 {
-    const struct ir_insn *i = asm_insn(a);
-    int32_t imm;
-    bool is_immediate = is_imm(a, i->arg[1], i->size, &imm);
-    unsigned base = regs_use(a, i->arg[0]), value = 0;
-    struct rm m = rm_sib(RAX, base, 0, i->disp);
-    struct stub *s;
-
-    if (!is_immediate)
-        value = regs_use(a, i->arg[1]);
-    s = memory_stub(a, STUB_STORE, base, 0);
-    s->b = is_immediate ? -1 : (int8_t)value;
-    s->from[0] = probe(a, base, i->disp, i->size, true, false);
-    if (is_immediate) {
-        store_imm(a, i->size, m, imm);
+    if (value < 0) {
+        store_imm(a, i->size, m, (int32_t)a->f->insns[i->arg[1]].imm);
     } else if (value >= XMM0) {
-        emit_op(&a->e, (i->size == 4 ? X_MOVSS : X_MOVSD) + 1, false, value, m);
+        emit_op(&a->e, (i->size == 4 ? X_MOVSS : X_MOVSD) + 1, false, (unsigned)value, m);
     } else {
         if (i->size == 2)
             emit8(&a->e, 0x66);
-        emit_op(&a->e, i->size == 1 ? X_STORE8 : X_STORE, i->size == 8, value, m);
+        emit_op(&a->e, i->size == 1 ? X_STORE8 : X_STORE, i->size == 8, (unsigned)value, m);
     }
+}
+
+static void store(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    unsigned base = regs_use(a, i->arg[0]), addend;
+    int32_t imm;
+    int value = is_imm(a, i->arg[1], i->size, &imm) ? -1 : (int)regs_use(a, i->arg[1]);
+    struct stub *s = memory_stub(a, STUB_STORE, base, 0);
+
+    s->b = (int8_t)value;
+    addend = translate(a, s);
+    asm_store_to(a, i, value, rm_sib(addend, base, 0, i->disp));
     s->resume = a->e.p;
     a->code->has_store = true;
 }
@@ -205,7 +248,7 @@ static void amo(struct asm_state *a)
     s = memory_stub(a, STUB_AMO, base, i->aux2);
     s->b = (int8_t)operand;
     s->dst = (int8_t)dst;
-    s->from[0] = probe(a, base, 0, i->size, true, true);
+    s->from[0] = asm_probe(a, i, base, 0, i->size, i->size, RAX);
     host_address(a, base);
     if (i->aux2 == IR_AMO_SWAP || (i->aux2 == IR_AMO_ADD && a->values[a->cur].last_use > a->cur)) {
         emit_mov(&a->e, w, dst, operand);
@@ -235,7 +278,7 @@ static void cas(struct asm_state *a)
     s->b = (int8_t)expected;
     s->arg = desired;
     s->dst = (int8_t)dst;
-    s->from[0] = probe(a, base, 0, i->size, true, true);
+    s->from[0] = asm_probe(a, i, base, 0, i->size, i->size, RAX);
     host_address(a, base);
     emit_mov(&a->e, true, RAX, expected);
     lock(a);
@@ -258,7 +301,7 @@ static void store_conditional(struct asm_state *a)
     emit_const(&a->e, dst, 1);
     emit_rr(&a->e, X_TEST, true, guard, guard);
     fail = emit_jcc(&a->e, CC_E, NULL);
-    s->from[0] = probe(a, base, 0, i->size, true, true);
+    s->from[0] = asm_probe(a, i, base, 0, i->size, i->size, RAX);
     host_address(a, base);
     emit_mov(&a->e, true, RAX, expected);
     lock(a);

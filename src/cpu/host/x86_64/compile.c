@@ -106,6 +106,7 @@ static void compile(struct asm_state *a)
     const struct ir_func *f = a->f;
 
     regs_liveness(a);
+    groups_find(a);
     asm_entry(a);
     for (a->cur = 0; a->cur < f->count && !a->error; a->cur++) {
         if (a->h->dump) {

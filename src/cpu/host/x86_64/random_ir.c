@@ -212,6 +212,8 @@ struct generator {
     uint64_t rng;
     uint16_t values[IR_TYPES][256];
     unsigned counts[IR_TYPES];
+    uint16_t address[4]; /* computed for accesses */
+    unsigned addresses;
     uint32_t offset;
 };
 
@@ -271,12 +273,25 @@ static uint16_t pick_int(struct generator *g, enum ir_type at_least)
 static uint16_t address(struct generator *g, unsigned align)
 {
     struct ir_func *f = g->f;
-    uint16_t v = pick(g, IR_I64), mask, base;
+    uint16_t v, mask, base;
 
+    if (g->addresses && below(g, 3)) { /* off an earlier one */
+        v = g->address[below(g, MIN(g->addresses, 4u))];
+        return below(g, 3) ? v
+                           : ir_bin(f, IR_ADD, IR_I64, v,
+                                    ir_const(f, IR_I64, 8 * (int64_t)below(g, 20) - 64));
+    }
+    v = pick(g, IR_I64);
     mask = ir_const(f, IR_I64, below(g, 8) ? 0x1fff & -(int64_t)align : 0x3fff);
+    if (!below(g, 4)) /* about the end of a page */
+        mask = ir_const(f, IR_I64, 0x78);
     v = ir_bin(f, IR_AND, IR_I64, v, mask);
-    base = ir_const(f, IR_I64, (int64_t)M_DATA + (below(g, 10) ? 0 : 4096));
-    return note(g, ir_bin(f, IR_ADD, IR_I64, v, base));
+    base = ir_const(f, IR_I64,
+                    (int64_t)M_DATA + 4096 * (int64_t)below(g, 2) +
+                        (f->insns[mask].imm == 0x78 ? 4096 - 64 : 0));
+    v = ir_bin(f, IR_ADD, IR_I64, v, base);
+    g->address[g->addresses++ & 3] = v;
+    return note(g, v);
 }
 
 static void memory_op(struct generator *g, enum ir_op op)

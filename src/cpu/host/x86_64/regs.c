@@ -17,6 +17,11 @@ static uint32_t pool_of(enum ir_type t)
 {
     return ir_is_float(t) ? XMM_POOL : GPR_POOL;
 }
+/** Registers for value @v. */
+static uint32_t pool_for(const struct asm_state *a, uint16_t v)
+{
+    return v < a->f->count ? pool_of(a->f->insns[v].type) : GPR_POOL;
+}
 
 /** The slot of the state at @offset, made on first use; -1: not cached (or too many). */
 static int slot_at(struct asm_state *a, int32_t offset, unsigned size)
@@ -243,8 +248,8 @@ static void release_spill(struct asm_state *a, struct value *v)
 static int free_spill(struct asm_state *a)
 {
     if (!(~a->spills & MASK(ASM_SPILLS)))
-        for (unsigned n = 0; n < a->cur; n++)
-            if (a->values[n].last_use < a->cur)
+        for (unsigned n = 0; n < a->f->count + a->group_count; n++)
+            if ((n < a->cur || n >= a->f->count) && a->values[n].last_use < a->cur)
                 release_spill(a, &a->values[n]);
     return ~a->spills & MASK(ASM_SPILLS) ? __builtin_ctzll(~a->spills) : -1;
 }
@@ -285,8 +290,9 @@ static unsigned farthest(const struct asm_state *a, uint32_t candidates)
     unsigned end = MIN(f->count, a->cur + 128);
 
     for (unsigned n = a->cur; n < end; n++) /* operands to come of this op, too */
-        for (unsigned k = 0; k < f->insns[n].nargs; k++) {
-            int reg = a->values[f->insns[n].arg[k]].reg;
+        for (unsigned k = 0; k < f->insns[n].nargs + (a->group_of[n] ? 1u : 0); k++) {
+            unsigned v = k < f->insns[n].nargs ? f->insns[n].arg[k] : f->count + a->group_of[n] - 1;
+            int reg = a->values[v].reg;
 
             if (reg < 0 || !(candidates >> reg & 1))
                 continue;
@@ -345,7 +351,7 @@ unsigned regs_use(struct asm_state *a, uint16_t n)
     struct value *v = &a->values[n];
 
     if (v->reg < 0) {
-        unsigned reg = regs_alloc(a, pool_of(a->f->insns[n].type));
+        unsigned reg = regs_alloc(a, pool_for(a, n));
 
         fetch(a, n, reg);
         bind(a, n, reg);
@@ -419,6 +425,14 @@ unsigned regs_def_from(struct asm_state *a, uint16_t n)
     reg = regs_alloc(a, result_pool(a));
     fetch(a, n, reg);
     bind(a, (uint16_t)a->cur, reg);
+    return reg;
+}
+
+unsigned regs_def_value(struct asm_state *a, uint16_t v)
+{
+    unsigned reg = regs_alloc(a, pool_for(a, v));
+
+    bind(a, v, reg);
     return reg;
 }
 

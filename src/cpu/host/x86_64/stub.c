@@ -16,7 +16,7 @@ struct stub *stub_new(struct asm_state *a, enum stub_kind kind)
         a->stub_count--; /* its contents don't matter any more */
     }
     s = &a->stubs[a->stub_count++];
-    *s = (struct stub){.kind = (uint8_t)kind, .insn = (uint16_t)a->cur};
+    *s = (struct stub){.kind = (uint8_t)kind, .insn = (uint16_t)a->cur, .addend = -1};
     return s;
 }
 
@@ -108,12 +108,34 @@ static void slow_call(struct asm_state *a, const struct stub *s, enum common_rou
     emit_call(&a->e, a->h->common[r]);
 }
 
+/** The addend of the access's group does not serve: probe for this access alone. The leader says
+ * so to the others. */
+static void probe_alone(struct asm_state *a, const struct stub *s)
+{
+    const struct ir_insn *i = &a->f->insns[s->insn];
+    struct rm m = rm_sib(RAX, (unsigned)s->a, 0, i->disp);
+    uint8_t *miss;
+
+    if (s->addend < 0)
+        return;
+    if (s->leads)
+        emit_const(&a->e, (unsigned)s->addend, 0);
+    miss = asm_probe(a, i, (unsigned)s->a, i->disp, i->disp + i->size, 1, RAX);
+    if (s->kind == STUB_LOAD)
+        asm_load_from(a, i, (unsigned)s->dst, m);
+    else
+        asm_store_to(a, i, s->b, m);
+    emit_jmp(&a->e, s->resume);
+    emit_fix(miss, a->e.p);
+}
+
 static void slow_load(struct asm_state *a, const struct stub *s)
 {
     const struct ir_insn *i = &a->f->insns[s->insn];
     unsigned dst = (unsigned)s->dst;
     bool w = i->type == IR_I64;
 
+    probe_alone(a, s);
     slow_call(a, s, COMMON_LOAD);
     if (ir_is_float(i->type))
         emit_rr(&a->e, X_MOVD_TO, i->size == 8, dst, RAX);
@@ -131,6 +153,7 @@ static void slow_store(struct asm_state *a, const struct stub *s)
 {
     const struct ir_insn *i = &a->f->insns[s->insn];
 
+    probe_alone(a, s);
     if (s->b >= 0)
         gpr_from(a, RCX, (unsigned)s->b);
     else
