@@ -100,10 +100,14 @@ static void kick(struct virtio_device *dev, unsigned index) NO_THREAD_SAFETY
     serve_queue(fs, &fs->workers[0], index);
 }
 
-/** The umask is the guest's affair: be without one, on this thread alone. */
+/** The umask is the guest's affair: be without one, on this thread alone. Some sandboxes do not
+ * allow that. */
 static void drop_umask(void *arg)
 {
-    if (!unshare(CLONE_FS)) /* else modes come out narrower, never wider */
+    struct worker *w = arg;
+
+    w->work.masked = unshare(CLONE_FS) != 0;
+    if (!w->work.masked)
         (void)umask(0);
 }
 
@@ -112,7 +116,7 @@ static void *help(void *arg)
     struct worker *w = arg;
     struct fs *fs = w->fs;
 
-    drop_umask(NULL);
+    drop_umask(w);
     mutex_lock(&fs->dev.lock);
     while (!fs->stop) {
         fs->idle++;
@@ -184,12 +188,11 @@ static int open_folder(const char *path, struct error *err)
 /** Start the loop's thread and the helpers. */
 static int start(struct fs *fs)
 {
-    int rc = loop_start(fs->loop);
-
-    if (!rc)
-        rc = loop_post(fs->loop, drop_umask, NULL);
     for (unsigned i = 0; i <= HELPERS; i++)
         fs->workers[i].fs = fs;
+    int rc = loop_start(fs->loop);
+    if (!rc)
+        rc = loop_post(fs->loop, drop_umask, &fs->workers[0]);
     while (!rc && fs->helper_count < HELPERS) {
         rc = thread_start(&fs->helpers[fs->helper_count], "fs-helper", help,
                           &fs->workers[fs->helper_count + 1]);

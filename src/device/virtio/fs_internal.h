@@ -97,6 +97,7 @@ struct fs_server {
 
 /** One thread's memory for a request. */
 struct fs_work {
+    bool masked; /* this thread could not put away the umask: set modes again after making things */
     struct iovec iov[VQ_MAX_IOV];
     _Alignas(8) uint8_t args[FS_ARGS_MAX + 1];
     _Alignas(8) uint8_t reply[FS_REPLY_MAX];

@@ -95,13 +95,16 @@ static int reply_created(struct fs_request *r, struct created *out, int fd)
     return rc;
 }
 
-static void give_file(struct fs_request *r, int fd)
+/** Give a new file to the guest's user, with permissions @mode. */
+static void give_file(struct fs_request *r, int fd, mode_t mode)
 {
     struct stat parent;
     bool has_group = !fstat(r->inode->fd, &parent) && (parent.st_mode & S_ISGID);
 
     if (r->server->privileged) /* a failure leaves it the monitor's own, which is the safe side */
         (void)!fchown(fd, r->in.uid, has_group ? (gid_t)-1 : r->in.gid);
+    if (r->work->masked)
+        (void)fchmod(fd, mode); /* a failure leaves it with fewer permissions */
 }
 
 /** Open what is there under the name, by its node. */
@@ -130,7 +133,7 @@ int fs_op_create(struct fs_request *r)
     if (fd < 0 && (errno != EEXIST || (in->flags & O_EXCL)))
         return -errno;
     if (fd >= 0)
-        give_file(r, fd);
+        give_file(r, fd, in->mode & 0777);
     rc = fs_lookup(r->server, r->inode, r->name, &out.entry);
     if (rc) {
         fd_close(fd);
@@ -157,7 +160,7 @@ int fs_op_tmpfile(struct fs_request *r)
     int fd = openat(r->inode->fd, ".", flags | O_TMPFILE, in->mode & 0777);
     if (fd < 0)
         return -errno;
-    give_file(r, fd);
+    give_file(r, fd, in->mode & 0777);
     int path_fd = open(fs_proc_path(fd, path), O_PATH | O_CLOEXEC);
     int rc = path_fd < 0 ? -errno : fs_adopt(r->server, path_fd, &out.entry);
     if (rc) {

@@ -5,7 +5,8 @@
  * A guest never makes device nodes nor set-uid or set-gid programs: on the host they would give
  * away the rights of whoever owns the shared folder.
  *
- * Threads: any. The umask is 0 (fs.c), so modes are what the guest's kernel asked for.
+ * Threads: any. The umask is 0 (fs.c), so modes are what the guest's kernel asked for; where a
+ * thread cannot have one of its own, modes are set once more.
  */
 #include "base/fd.h"
 #include "device/virtio/fs_internal.h"
@@ -154,14 +155,33 @@ static void give(struct fs_request *r, const char *name)
     (void)!fchownat(fd, "", r->in.uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW);
 }
 
-/** What was just made as @name is the answer. */
-static int reply_made(struct fs_request *r, const char *name)
+/** Give a node the mode it was made with, of which the monitor's umask has taken a part. */
+static void unmask(struct fs_request *r, struct fuse_entry_out *out, mode_t mode)
+{
+    char path[FS_PROC_PATH_MAX];
+    struct fs_inode *inode;
+
+    if (fs_inode_get(r->server, out->nodeid, &inode))
+        return;
+    mode |= out->attr.mode & S_ISGID; /* what a folder has from the one above */
+    if (inode->type != S_IFLNK && !chmod(fs_proc_path(inode->fd, path), mode))
+        out->attr.mode = inode->type | mode;
+    fs_inode_put(r->server, inode);
+}
+
+/** What was just made as @name, with permissions @mode, is the answer. */
+static int reply_made(struct fs_request *r, const char *name, mode_t mode)
 {
     struct fuse_entry_out out;
 
     give(r, name);
     int rc = fs_lookup(r->server, r->inode, name, &out);
-    if (!rc && (rc = fs_reply(r, &out, sizeof(out))))
+    if (rc)
+        return rc;
+    if (r->work->masked)
+        unmask(r, &out, mode);
+    rc = fs_reply(r, &out, sizeof(out));
+    if (rc)
         fs_forget(r->server, out.nodeid, 1);
     return rc;
 }
@@ -172,28 +192,30 @@ int fs_op_symlink(struct fs_request *r)
         return -ENAMETOOLONG;
     if (symlinkat(r->name2, r->inode->fd, r->name))
         return -errno;
-    return reply_made(r, r->name);
+    return reply_made(r, r->name, 0);
 }
 
 int fs_op_mknod(struct fs_request *r)
 {
     const struct fuse_mknod_in *in = r->args;
     mode_t type = in->mode & S_IFMT;
+    mode_t mode = safe_mode(type, in->mode);
 
     if (type != S_IFREG && type != S_IFIFO && type != S_IFSOCK)
         return -EPERM;
-    if (mknodat(r->inode->fd, r->name, type | safe_mode(type, in->mode), 0))
+    if (mknodat(r->inode->fd, r->name, type | mode, 0))
         return -errno;
-    return reply_made(r, r->name);
+    return reply_made(r, r->name, mode);
 }
 
 int fs_op_mkdir(struct fs_request *r)
 {
     const struct fuse_mkdir_in *in = r->args;
+    mode_t mode = safe_mode(S_IFDIR, in->mode);
 
-    if (mkdirat(r->inode->fd, r->name, safe_mode(S_IFDIR, in->mode)))
+    if (mkdirat(r->inode->fd, r->name, mode))
         return -errno;
-    return reply_made(r, r->name);
+    return reply_made(r, r->name, mode);
 }
 
 static int remove_name(struct fs_request *r, int flags)
