@@ -39,6 +39,8 @@ int build_add_busybox(struct cpio *c, const char *deb, struct error *err)
         r = cpio_add_file(c, "bin/busybox", 0755, b.data, b.size);
     if (!r)
         r = cpio_add_link(c, "bin/sh", "busybox");
+    if (!r) /* the kernel calls it, for the parts of ext4 that are modules of their own */
+        r = cpio_add_link(c, "sbin/modprobe", "../bin/busybox");
     free(b.data);
     return r;
 }
