@@ -56,9 +56,10 @@ struct cache {
 struct engine_cpu {
     struct vcpu vcpu; /* first */
     struct engine *engine;
-    struct cpu *c;   /* the guest's state, ours */
-    bool running;    /* [world.lock] inside run(): may execute guest code */
-    uint32_t kicked; /* [atomic] */
+    struct cpu *c;       /* the guest's state, ours */
+    bool running;        /* [world.lock] inside run(): may execute guest code */
+    uint32_t kicked;     /* [atomic] */
+    unsigned idle_turns; /* WFIs in a row that had nothing to wait for */
     struct loop_timer timer;
     int64_t armed_ns; /* [atomic] what timer is set to, INT64_MAX = not armed */
     struct vcpu_debug debug;

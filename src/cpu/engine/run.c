@@ -7,6 +7,10 @@
 /* Interpretations after which a block is translated: most of a boot's code runs once or twice. */
 #define HOT_HITS 8
 
+/* WFIs in a row that found an interrupt pending which was not taken, after which the hart naps. */
+#define IDLE_TURNS  16
+#define IDLE_NAP_NS 200000
+
 enum cpu_status engine_step(struct cpu *c)
 {
     uint8_t bytes[4];
@@ -30,18 +34,34 @@ enum cpu_status engine_step(struct cpu *c)
     return c->ops->interp(c, &insn, 1);
 }
 
-static void wait_for_interrupt(struct cpu *c)
+/* Sleep until attention is wanted or CLOCK_MONOTONIC reads @deadline_ns. False: it is wanted. */
+static bool doze(struct cpu *c, int64_t deadline_ns)
 {
-    while (!c->ops->wakes(c)) {
-        /* seq-cst: pairs with cpu_set_attention() */
-        __atomic_store_n(&c->sleeping, 1, __ATOMIC_SEQ_CST);
-        bool idle = !__atomic_load_n(&c->attention, __ATOMIC_SEQ_CST);
-        if (idle)
-            futex_wait(&c->attention, 0, c->ops->next_timer_ns(c));
-        __atomic_store_n(&c->sleeping, 0, __ATOMIC_SEQ_CST);
-        if (!idle || __atomic_load_n(&c->attention, __ATOMIC_ACQUIRE))
-            return; /* WFI may end at any time: the loop looks at what is wanted */
+    /* seq-cst: pairs with cpu_set_attention() */
+    __atomic_store_n(&c->sleeping, 1, __ATOMIC_SEQ_CST);
+    bool idle = !__atomic_load_n(&c->attention, __ATOMIC_SEQ_CST);
+    if (idle)
+        futex_wait(&c->attention, 0, deadline_ns);
+    __atomic_store_n(&c->sleeping, 0, __ATOMIC_SEQ_CST);
+    return idle && !__atomic_load_n(&c->attention, __ATOMIC_ACQUIRE);
+}
+
+/* WFI may end at any time, so when attention is wanted the loop goes on. */
+static void wait_for_interrupt(struct engine_cpu *ec)
+{
+    struct cpu *c = ec->c;
+    bool slept = false;
+
+    for (; !c->ops->wakes(c); slept = true) {
+        if (!doze(c, c->ops->next_timer_ns(c)))
+            return;
     }
+    /* An interrupt that is pending and never taken: the guest polls memory around its WFI, as
+     * firmware's waiting harts do. They must not keep the others from the host's CPUs. */
+    if (slept)
+        ec->idle_turns = 0;
+    else if (++ec->idle_turns > IDLE_TURNS && !doze(c, host_now_ns() + IDLE_NAP_NS))
+        return;
     __atomic_store_n(&c->attention, 1, __ATOMIC_RELAXED); /* own thread: take the interrupt now */
 }
 
@@ -61,7 +81,7 @@ static bool attend(struct engine_cpu *ec, struct vcpu_exit *exit)
     }
     cpu_timer_changed(c);
     if (!ec->debug.step)
-        (void)c->ops->take_interrupt(c); /* the loop looks pc up in any case */
+        ec->idle_turns = c->ops->take_interrupt(c) ? 0 : ec->idle_turns; /* the loop finds pc */
     return false;
 }
 
@@ -171,7 +191,7 @@ static bool turn(struct engine_cpu *ec, struct vcpu_exit *exit)
         break;
     case CPU_WFI:
         if (!ec->debug.step)
-            wait_for_interrupt(c);
+            wait_for_interrupt(ec);
         break;
     case CPU_EXIT:
         return true;
