@@ -33,6 +33,7 @@ struct ring {
 struct vm_console {
     struct loop *loop; /* [init] */
     struct uart *uart; /* [init] by vm_console_attach() */
+    bool uart_input;   /* [init] likewise */
     struct loop_fd in_watch, out_watch;
     struct loop_timer retry;
     struct mutex lock;
@@ -181,7 +182,7 @@ static void push_input(void *arg)
         size_t size = MIN(ring_run(&c->in), sizeof(piece));
         memcpy(piece, c->in.bytes + c->in.head, size);
         mutex_unlock(&c->lock);
-        if (!size || !c->uart)
+        if (!size || !c->uart_input)
             break;
         size_t taken = uart_receive(c->uart, piece, size);
         mutex_lock(&c->lock);
@@ -292,9 +293,10 @@ struct uart_backend vm_console_backend(struct vm_console *c)
     return (struct uart_backend){.write = backend_write, .can_receive = can_receive, .arg = c};
 }
 
-void vm_console_attach(struct vm_console *c, struct uart *uart)
+void vm_console_attach(struct vm_console *c, struct uart *uart, bool input)
 {
     c->uart = uart;
+    c->uart_input = input;
     post_push(c);
 }
 

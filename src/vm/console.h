@@ -17,8 +17,9 @@ void vm_console_free(struct vm_console *c);
 
 /** For the UART. */
 struct uart_backend vm_console_backend(struct vm_console *c);
-/** Connect input to @uart, and start reading. */
-void vm_console_attach(struct vm_console *c, struct uart *uart);
+/** Connect @uart's output and, with @input, its input (else only vm_console_read() gets that), and
+ * start reading. */
+void vm_console_attach(struct vm_console *c, struct uart *uart, bool input);
 
 /** Output from the guest by another way than the UART; like uart_backend.write. Any thread. */
 size_t vm_console_write(struct vm_console *c, const void *data, size_t size);

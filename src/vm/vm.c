@@ -5,7 +5,6 @@
  * goes backwards and copes with every half of it.
  *
  * Threads: see docs/locking.md. */
-#include "base/log.h"
 #include "device/virtio/console.h"
 #include "vm/vm_internal.h"
 
@@ -16,6 +15,8 @@
 
 #define MIN_MEMORY  (16ULL << 20)
 #define MEMORY_UNIT (1ULL << 20)
+
+#define SBI_CONSOLE_NS (3LL * 1000000000) /* Linux looks every two seconds at most */
 
 /* --- What the guest does to its machine; vCPU threads --- */
 
@@ -52,7 +53,10 @@ static size_t sbi_console_write(void *arg, const void *data, size_t size)
 
 static size_t sbi_console_read(void *arg, void *data, size_t size)
 {
-    return vm_console_read(((struct vm *)arg)->console, data, size);
+    struct vm *vm = arg;
+
+    __atomic_store_n(&vm->sbi_read_ns, host_now_ns(), __ATOMIC_RELAXED); /* a hint */
+    return vm_console_read(vm->console, data, size);
 }
 
 static void sbi_wake(void *arg, unsigned index)
@@ -201,7 +205,7 @@ static int new_board(struct vm *vm, struct error *err)
     };
     rc = virt_board_new(&vm->board_config, &vm->board, err);
     if (!rc)
-        vm_console_attach(vm->console, virt_board_uart(vm->board));
+        vm_console_attach(vm->console, virt_board_uart(vm->board), vm->config.console_uart);
     return rc;
 }
 
@@ -399,11 +403,6 @@ void vm_stop(struct vm *vm)
         vm_stop_with(vm, VM_STOP_REQUEST, 1, NULL);
 }
 
-void vm_power_key(struct vm *vm)
-{
-    log_warn("machine '%s' has no power key: shut it down from inside", vm->config.name);
-}
-
 void vm_reset(struct vm *vm)
 {
     mutex_lock(&vm->lock);
@@ -456,9 +455,18 @@ void vm_console_resize(struct vm *vm, unsigned columns, unsigned rows)
                               (uint16_t)MIN(rows, 65535u));
 }
 
+/* A kernel whose terminal is the SBI console polls it; then that is where the user's input goes,
+ * although there is a virtio console. */
+static bool sbi_console_is_read(const struct vm *vm)
+{
+    int64_t at = __atomic_load_n(&vm->sbi_read_ns, __ATOMIC_RELAXED);
+
+    return at && host_now_ns() - at < SBI_CONSOLE_NS;
+}
+
 size_t vm_console_input(struct vm *vm, const void *data, size_t size)
 {
-    if (vm->console_device)
+    if (vm->console_device && !sbi_console_is_read(vm))
         return virtio_console_input(vm->console_device, data, size);
     return vm_console_type(vm->console, data, size);
 }

@@ -38,8 +38,7 @@ must_check int vm_start(struct vm *vm, struct error *err);
 must_check int vm_wait(struct vm *vm, int64_t deadline_ns, struct vm_result *ret);
 
 /** Any thread. All return at once, but vm_pause(), which returns when every vCPU stands still. */
-void vm_stop(struct vm *vm);      /* at once, as by pulling the plug */
-void vm_power_key(struct vm *vm); /* ask the guest to shut down */
+void vm_stop(struct vm *vm); /* at once, as by pulling the plug */
 void vm_reset(struct vm *vm);
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);

@@ -45,6 +45,8 @@ struct vm {
     struct virtio_device *ports_device;   /* [init] likewise */
     bool abandon; /* [atomic] relaxed: a stop was asked for while output drains */
 
+    int64_t
+        sbi_read_ns; /* [atomic] when the guest last asked the SBI console for input, 0 = never */
     uint32_t attention; /* [atomic] something below asks harts to stand still */
     struct mutex lock;
     struct cond changed;

@@ -5,6 +5,7 @@
 #include "base/test.h"
 #include "vm/vm.h"
 
+#include <errno.h>
 #include <libfdt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +46,13 @@ static const uint32_t code_smp[] = {
 static const uint32_t code_machine[] = {
     0xf1402473, 0x02041863, 0x100002b7, 0x00063303, 0x00628023, 0x0005a303, 0x00628023, 0x04d00393,
     0x00728023, 0x001002b7, 0x00005337, 0x55530313, 0x0062a023, 0x10500073, 0xffdff06f,
+};
+
+/* Ask the SBI's debug console for bytes until one is 'q', then power off. */
+static const uint32_t code_sbi_console[] = {
+    0x800014b7, 0x02049493, 0x0204d493, 0x07100913, 0x444248b7, 0x34e88893, 0x00100813,
+    0x00100513, 0x00048593, 0x00000613, 0x00000073, 0xfe0586e3, 0x0004c283, 0xff2292e3,
+    0x001002b7, 0x00005337, 0x55530313, 0x0062a023, 0x0000006f,
 };
 
 /* j . */
@@ -156,6 +164,26 @@ TEST(console_input_by_call_and_from_a_file)
     c.console_in = fileno(f);
     r = run(&c);
     EXPECT_EQ(r.status, 7);
+}
+
+TEST(input_goes_to_the_console_that_the_guest_reads)
+{
+    struct vm_config c = CONFIG_CODE(1, code_sbi_console);
+    struct vm_result r;
+    struct vm *vm;
+
+    c.console_uart = false;
+    ASSERT_EQ(vm_new(&c, &vm, &err), 0);
+    ASSERT_EQ(vm_start(vm, &err), 0);
+    int rc = -ETIMEDOUT;
+    for (int i = 0; i < 2000 && rc; i++) {
+        (void)vm_console_input(vm, "q", 1);
+        rc = vm_wait(vm, host_now_ns() + SECOND / 100, &r);
+    }
+    ASSERT_EQ(rc, 0);
+    EXPECT_EQ(r.reason, VM_STOP_POWEROFF);
+    vm_free(vm);
+    (void)unlink(path);
 }
 
 TEST(guest_reboots_and_reports_failure)

@@ -157,11 +157,6 @@ void vm_stop(struct vm *vm)
     stop(vm, VM_STOP_REQUEST, 0);
 }
 
-void vm_power_key(struct vm *vm)
-{
-    (void)vm; /* there is none */
-}
-
 void vm_reset(struct vm *vm)
 {
     say(vm, "ready\r\n");
