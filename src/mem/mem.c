@@ -19,6 +19,7 @@ struct mem {
     struct mem_region *regions;        /* [init] */
     size_t count;                      /* [init] */
     bool frozen;                       /* [init] */
+    const struct mem_region *main;     /* [init] once frozen: the largest RAM, tried first */
     struct mem_code_listener listener; /* [init] */
 };
 
@@ -127,6 +128,12 @@ int mem_add_mmio(struct mem *mem, gpa_t base, uint64_t size, const struct mmio_o
 void mem_freeze(struct mem *mem)
 {
     mem->frozen = true;
+    for (size_t i = 0; i < mem->count; i++) {
+        const struct mem_region *r = &mem->regions[i];
+
+        if (r->host && (!mem->main || r->size > mem->main->size))
+            mem->main = r;
+    }
 }
 
 void mem_set_code_listener(struct mem *mem, const struct mem_code_listener *listener)
@@ -140,6 +147,8 @@ const struct mem_region *mem_find(const struct mem *mem, gpa_t gpa)
     size_t lo = 0;
     size_t hi = mem->count;
 
+    if (likely(mem->main && gpa.v - mem->main->base.v < mem->main->size))
+        return mem->main;
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
         const struct mem_region *r = &mem->regions[mid];
