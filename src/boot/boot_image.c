@@ -26,6 +26,14 @@
 #define IMAGE_MAGIC2      56
 #define IMAGE_BIG_ENDIAN  1
 
+#define PE_OFFSET        0x3c
+#define PE_SECTIONS      6
+#define PE_OPTIONAL_SIZE 20
+#define PE_HEADER        24
+#define PE_SECTION       40
+#define PE_RAW_SIZE      16
+#define PE_RAW_OFFSET    20
+
 #define ZBOOT_MAGIC   4
 #define ZBOOT_OFFSET  8
 #define ZBOOT_SIZE    12
@@ -76,6 +84,28 @@ static int unpack_zboot(struct boot_image *k, struct error *err)
     return unpack(k, c, offset, size, err);
 }
 
+/* A kernel that is an EFI program as well has a table of what the file holds: the header above
+ * counts bss, so that it cannot tell a file that was cut off. Spec: Microsoft PE format, section
+ * headers. What is not such a table is nobody's business here. */
+static int check_whole(const struct boot_image *k, struct error *err)
+{
+    if (!has(k, 0, "MZ", 2))
+        return 0;
+    uint64_t pe = load_le32(k->data + PE_OFFSET);
+    if (pe + PE_HEADER > k->size || !has(k, pe, "PE\0\0", 4))
+        return 0;
+    uint64_t section = pe + PE_HEADER + load_le16(k->data + pe + PE_OPTIONAL_SIZE);
+    unsigned count = load_le16(k->data + pe + PE_SECTIONS);
+    uint64_t end = 0;
+    for (unsigned i = 0; i < count && section + PE_SECTION <= k->size; i++, section += PE_SECTION)
+        end = MAX(end, (uint64_t)load_le32(k->data + section + PE_RAW_SIZE) +
+                           load_le32(k->data + section + PE_RAW_OFFSET));
+    if (end > k->size)
+        return error_set(err, EINVAL, "it is truncated: %zu of %llu bytes are there", k->size,
+                         (unsigned long long)end);
+    return 0;
+}
+
 static int parse_image(struct boot_image *k, struct error *err)
 {
     uint64_t text_offset = load_le64(k->data + IMAGE_TEXT_OFFSET);
@@ -89,6 +119,9 @@ static int parse_image(struct boot_image *k, struct error *err)
         image_size = k->size;
     /* The file may be shorter than the image (the rest is bss), but not longer than its header
      * says by more than a signature. */
+    int rc = check_whole(k, err);
+    if (rc)
+        return rc;
     k->format = BOOT_IMAGE;
     k->segments[0] = (struct boot_segment){
         .addr = text_offset,

@@ -90,6 +90,27 @@ TEST(image_needs_its_memory)
     EXPECT_EQ(boot_image_load(&image, mem, GPA(RAM), &entry, &end, &err), -ENOSPC);
 }
 
+TEST(truncated_image_is_refused)
+{
+    uint8_t file[256];
+
+    make_image(file);
+    memcpy(file, "MZ", 2);
+    store_le32(file + 0x3c, 64);
+    memcpy(file + 64, "PE\0\0", 4);
+    store_le16(file + 64 + 6, 2);             /* sections */
+    store_le32(file + 64 + 24 + 16, 100);     /* bytes of the first */
+    store_le32(file + 64 + 24 + 40 + 16, 56); /* of the second */
+    store_le32(file + 64 + 24 + 40 + 20, 200);
+    EXPECT_EQ(parse(file, 256, false), 0);
+    boot_image_done(&image);
+    EXPECT_EQ(parse(file, 255, false), -EINVAL);
+    EXPECT_STR(error_text(&err), "it is truncated: 255 of 256 bytes are there");
+    store_le32(file + 0x3c, 0xfffffff0); /* no such header: not an EFI program */
+    EXPECT_EQ(parse(file, 255, false), 0);
+    boot_image_done(&image);
+}
+
 TEST(gzip_zstd_and_xz_are_unpacked)
 {
     uint8_t p[256];

@@ -1,4 +1,4 @@
-"""posada run with a real guest: the image `tiny`, from Debian's packages, under each engine.
+"""posada run with a real guest: the image `tiny`, from Debian's packages.
 
 The image is built once into the build folder. Without a mirror to build it from, all is skipped.
 """
@@ -8,7 +8,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from tap import Terminal, main, run, skip
 
 POSADA, WORK = sys.argv[1:3]
-BOOT_SECONDS = 120
+BOOT_SECONDS = 240
 os.makedirs(WORK, exist_ok=True)
 HOME = {"HOME": WORK, "XDG_DATA_HOME": WORK + "/data", "XDG_CACHE_HOME": WORK + "/cache"}
 image = {}
@@ -42,11 +42,6 @@ def test_command_in_the_guest_under_each_engine():
         report = json.loads(lines[2])
         assert report["engine"] == engine and report["status"] == 7 and report["reason"] == "poweroff", report
         assert report["guest_instructions"] > 10_000_000 and report["wall_seconds"] > 0, report
-
-
-def test_check_mode_boots_without_a_difference():
-    r = posada("--engine", "check", "tiny", "--", "true", input=None)
-    assert (r.status, r.err) == (0, ""), r
 
 
 def test_several_harts():
