@@ -56,7 +56,9 @@ struct tlb_entry {
     uint64_t tag[3]; /* by enum cpu_access */
     uint64_t addend;
 };
-#define TLB_INVALID 1ULL
+/** Equal to no address, whether its page bits (above) or also its low three bits (atomics, whose
+ * fast path checks alignment in the same comparison) are kept. */
+#define TLB_INVALID 0x800ULL
 
 struct jump_entry {
     uint64_t key; /* pc, or 1 = empty (no pc is odd) */

@@ -186,7 +186,7 @@ void m_init(struct m_state *s, struct m_machine *m, uint64_t seed)
     for (unsigned mode = 0; mode < 2; mode++)
         for (unsigned n = 0; n < 1 << M_TLB_BITS; n++)
             m->context.tlb[mode][n] = (struct m_tlb_entry){
-                {1, 1, 1},
+                {0x800, 0x800, 0x800},
                 0
             };
     for (unsigned mode = 0; mode < 2; mode++)
@@ -195,7 +195,7 @@ void m_init(struct m_state *s, struct m_machine *m, uint64_t seed)
             struct m_tlb_entry *e = &m->context.tlb[mode][va >> 12 & ((1 << M_TLB_BITS) - 1)];
 
             e->tag[0] = va;
-            e->tag[1] = page ? 1 : va;
+            e->tag[1] = page ? 0x800 : va;
             e->addend = (uint64_t)(uintptr_t)m->ram - M_DATA;
         }
     for (unsigned n = 0; n < 1 << M_JUMP_BITS; n++)
