@@ -136,6 +136,16 @@ void cpu_flush_page(struct cpu *c, uint64_t va)
     c->stats.tlb_flushes++;
 }
 
+void cpu_flush_page_in(struct cpu *c, uint64_t va, bool (*match)(uint64_t key, uint64_t arg),
+                       uint64_t arg)
+{
+    for (unsigned i = 0; i < CPU_CONTEXTS; i++) {
+        if (c->contexts[i].valid && match(c->contexts[i].key, arg))
+            flush_context_page(&c->contexts[i], va);
+    }
+    c->stats.tlb_flushes++;
+}
+
 void cpu_flush_contexts(struct cpu *c, bool (*match)(uint64_t key, uint64_t arg), uint64_t arg)
 {
     for (unsigned i = 0; i < CPU_CONTEXTS; i++) {

@@ -365,6 +365,9 @@ void cpu_set_context(struct cpu *c, uint64_t key);
 void cpu_flush_all(struct cpu *c);
 void cpu_flush_page(struct cpu *c, uint64_t va);
 void cpu_flush_contexts(struct cpu *c, bool (*match)(uint64_t key, uint64_t arg), uint64_t arg);
+/** One page in the address spaces for which match(key, arg). */
+void cpu_flush_page_in(struct cpu *c, uint64_t va, bool (*match)(uint64_t key, uint64_t arg),
+                       uint64_t arg);
 
 /** fence.i: code written by anyone before is seen by blocks looked up after. */
 void cpu_sync_code(struct cpu *c);

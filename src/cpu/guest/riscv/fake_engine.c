@@ -97,6 +97,17 @@ void cpu_flush_page(struct cpu *c, uint64_t va)
     engine_of(c)->flushed_va = va;
 }
 
+void cpu_flush_page_in(struct cpu *c, uint64_t va, bool (*match)(uint64_t key, uint64_t arg),
+                       uint64_t arg)
+{
+    struct fake_engine *e = engine_of(c);
+
+    e->page_in_flushes++;
+    e->flushed_va = va;
+    e->flushed_asid = arg;
+    e->flushed_current = match(e->context.key, arg);
+}
+
 void cpu_flush_contexts(struct cpu *c, bool (*match)(uint64_t key, uint64_t arg), uint64_t arg)
 {
     struct fake_engine *e = engine_of(c);

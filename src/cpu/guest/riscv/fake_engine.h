@@ -15,12 +15,13 @@ struct fake_engine {
     struct vcpu_exit exit;
     uint8_t ram[FAKE_RAM_SIZE];
     int64_t now_ns; /* what cpu_now_ns() says */
-    unsigned flushes, page_flushes, context_flushes, context_switches, timer_changes;
+    unsigned flushes, page_flushes, page_in_flushes, context_flushes, context_switches,
+        timer_changes;
     unsigned loads;   /* page table entries read */
     unsigned updates; /* and written */
     unsigned strays;  /* accesses outside RAM or misaligned */
     uint64_t flushed_va, flushed_asid;
-    bool flushed_current; /* the last cpu_flush_contexts() matched the current context */
+    bool flushed_current; /* the last flush by ASID matched the current context */
     /* [test] called before a compare-and-swap: another hart's chance to interfere */
     void (*before_cas)(struct fake_engine *e, uint64_t gpa);
 };

@@ -229,10 +229,13 @@ enum cpu_status rv_sfence_vma(struct rv_hart *h, bool has_va, uint64_t va, bool 
 {
     if (h->priv == RV_U || (h->priv == RV_S && h->mstatus & MSTATUS_TVM))
         return rv_illegal(h);
-    if (has_va)
+    asid &= SATP_ASID_MASK;
+    if (has_va && has_asid)
+        cpu_flush_page_in(&h->cpu, va, key_has_asid, asid);
+    else if (has_va)
         cpu_flush_page(&h->cpu, va);
     else if (has_asid)
-        cpu_flush_contexts(&h->cpu, key_has_asid, asid & SATP_ASID_MASK);
+        cpu_flush_contexts(&h->cpu, key_has_asid, asid);
     else
         cpu_flush_all(&h->cpu);
     h->cpu.pc += INSN_BYTES;

@@ -202,9 +202,13 @@ TEST(fences)
     EXPECT_EQ(rv_sfence_vma(h, false, 0, false, 0), CPU_RETRANSLATE);
     EXPECT_EQ(h->cpu.pc, 0x8004);
     EXPECT_EQ(e->flushes, flushes + 1);
-    rv_sfence_vma(h, true, 0x5000, true, 3);
+    rv_sfence_vma(h, true, 0x5000, false, 3);
     EXPECT_EQ(e->page_flushes, 1);
     EXPECT_EQ(e->flushed_va, 0x5000);
+    rv_sfence_vma(h, true, 0x6000, true, 3);
+    EXPECT_EQ(e->page_in_flushes, 1);
+    EXPECT_EQ(e->flushed_va, 0x6000);
+    EXPECT_TRUE(e->flushed_current);
     rv_sfence_vma(h, false, 0, true, 0xabcd0003); /* bits above the ASID are ignored */
     EXPECT_EQ(e->context_flushes, 1);
     EXPECT_TRUE(e->flushed_current);
