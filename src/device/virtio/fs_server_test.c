@@ -569,7 +569,6 @@ TEST(requests_that_are_cut_short_are_refused)
     struct fuse_write_in in = {.fh = 1, .size = 100};
     EXPECT_EQ(call(FUSE_WRITE, 1, &in, sizeof(in), "short", 5), -EINVAL);
     EXPECT_EQ(call(9999, 1, NULL, 0, NULL, 0), -ENOSYS);
-
     struct fuse_in_header head = {.len = 1000, .opcode = FUSE_STATFS, .nodeid = 1};
     struct iovec iov = {.iov_base = &head, .iov_len = sizeof(head)};
     EXPECT_EQ(fs_serve(server, &work, &iov, 1, NULL, 0), 0);
