@@ -88,6 +88,8 @@ TEST(image_needs_its_memory)
     /* the bytes fit, the bss does not */
     ASSERT_EQ(mem_add_ram(mem, GPA(RAM), 0x208000, 0, "ram", NULL, NULL, NULL, NULL), 0);
     EXPECT_EQ(boot_image_load(&image, mem, GPA(RAM), &entry, &end, &err), -ENOSPC);
+    boot_image_done(&image);
+    mem_free(mem);
 }
 
 TEST(truncated_image_is_refused)
@@ -231,6 +233,7 @@ TEST(elf_is_loaded_by_physical_addresses)
     ASSERT_EQ(boot_image_load(&image, mem, GPA(RAM + 0x200000), &entry, &end, NULL), 0);
     EXPECT_EQ(entry.v, RAM + 0x200008);
     boot_image_done(&image);
+    mem_free(mem);
 }
 
 TEST(hostile_elf)

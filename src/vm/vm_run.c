@@ -213,7 +213,7 @@ int vm_start_harts(struct vm *vm, struct error *err)
 
 void vm_join_harts(struct vm *vm)
 {
-    for (unsigned i = 0; i < vm->config.cpus; i++) {
+    for (unsigned i = 0; i < VM_MAX_CPUS; i++) {
         if (vm->harts[i].started)
             thread_join(vm->harts[i].thread);
         vm->harts[i].started = false;

@@ -112,7 +112,7 @@ static unsigned find_cap(unsigned slot, unsigned id)
 
 TEST(header_is_read_and_only_its_writable_bits_change)
 {
-    struct pci_function f;
+    static struct pci_function f;
 
     setup(false);
     ASSERT_EQ(pci_add(host, &f, &ops, &info, -1, NULL), 0);
@@ -133,7 +133,7 @@ TEST(header_is_read_and_only_its_writable_bits_change)
 
 TEST(bars_are_sized_and_moved)
 {
-    struct pci_function f;
+    static struct pci_function f;
 
     setup(false);
     ASSERT_EQ(pci_add(host, &f, &ops, &info, 5, NULL), 0);
@@ -164,8 +164,8 @@ TEST(bars_are_sized_and_moved)
 
 TEST(bars_are_placed_when_asked_and_again_at_reset)
 {
-    struct pci_function a;
-    struct pci_function b;
+    static struct pci_function a;
+    static struct pci_function b;
 
     setup(true);
     ASSERT_EQ(pci_add(host, &a, &ops, &info, -1, NULL), 0);
@@ -186,8 +186,8 @@ TEST(bars_are_placed_when_asked_and_again_at_reset)
 
 TEST(intx_is_shared_swizzled_and_maskable)
 {
-    struct pci_function a;
-    struct pci_function b;
+    static struct pci_function a;
+    static struct pci_function b;
 
     setup(false);
     ASSERT_EQ(pci_add(host, &a, &ops, &info, 2, NULL), 0);
@@ -210,7 +210,7 @@ TEST(intx_is_shared_swizzled_and_maskable)
 
 TEST(msix_messages_mask_and_pend)
 {
-    struct pci_function f;
+    static struct pci_function f;
 
     setup(false);
     ASSERT_EQ(pci_add(host, &f, &ops, &info, 1, NULL), 0);
@@ -247,7 +247,7 @@ TEST(msix_messages_mask_and_pend)
 
 TEST(a_message_never_reaches_device_registers)
 {
-    struct pci_function f;
+    static struct pci_function f;
 
     setup(false);
     ASSERT_EQ(pci_add(host, &f, &ops, &info, 1, NULL), 0);
@@ -265,7 +265,7 @@ TEST(a_message_never_reaches_device_registers)
 
 TEST(function_level_reset)
 {
-    struct pci_function f;
+    static struct pci_function f;
 
     setup(false);
     ASSERT_EQ(pci_add(host, &f, &ops, &info, 1, NULL), 0);
