@@ -425,8 +425,14 @@ enum cpu_status cpu_zero_block(struct cpu *c, uint64_t va, unsigned size, unsign
         replay_repeat(c->replay, &e);
         return e.status;
     }
-    /* Faults report the address given, not the block's (CMO 1.0 §2.5.3): translate that one. */
-    e.status = find(c, va, size - (unsigned)(va - base), mmu, CPU_WRITE, &p);
+    const struct tlb_entry *t = tlb_at(c, va, mmu);
+    if ((va & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == t->tag[CPU_WRITE]) {
+        p = (struct place){.host = (uint8_t *)(uintptr_t)(va + t->addend)};
+        e.status = CPU_OK;
+    } else {
+        /* Faults report the address given, not the block's (CMO 1.0 §2.5.3): translate that one. */
+        e.status = find(c, va, size - (unsigned)(va - base), mmu, CPU_WRITE, &p);
+    }
     if (e.status == CPU_OK && !p.host) {
         c->ops->access_fault(c, va, CPU_WRITE);
         e.status = CPU_EXCEPTION;
