@@ -3,11 +3,14 @@
 #include "cpu/guest/riscv/csr_internal.h"
 #include "cpu/guest/riscv/fake_engine.h"
 
+#include <stdlib.h>
+
 static struct fake_engine *e;
 static struct rv_hart *h;
 
 static void start(void)
 {
+    free(e);
     e = fake_engine_new(false);
     h = &e->h;
 }

@@ -3,6 +3,8 @@
 #include "cpu/guest/riscv/csr_internal.h"
 #include "cpu/guest/riscv/fake_engine.h"
 
+#include <stdlib.h>
+
 #include <errno.h>
 
 static struct fake_engine *e;
@@ -10,6 +12,7 @@ static struct rv_hart *h;
 
 static void start(unsigned priv)
 {
+    free(e);
     e = fake_engine_new(false);
     h = &e->h;
     rv_set_priv(h, priv);

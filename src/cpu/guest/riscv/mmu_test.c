@@ -3,6 +3,8 @@
 #include "cpu/guest/riscv/csr_internal.h"
 #include "cpu/guest/riscv/fake_engine.h"
 
+#include <stdlib.h>
+
 #define V     BIT(0)
 #define R     BIT(1)
 #define W     BIT(2)
@@ -28,6 +30,7 @@ static uint64_t pte(uint64_t gpa, uint64_t bits)
 /* A hart in S-mode with PMP open and satp of @mode whose root is ROOT. */
 static void start(unsigned mode)
 {
+    free(e);
     e = fake_engine_new(true);
     rv_csr_poke(&e->h, CSR_SATP, (uint64_t)mode << SATP_MODE_SHIFT | ROOT >> 12);
 }

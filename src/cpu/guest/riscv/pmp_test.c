@@ -3,6 +3,8 @@
 #include "cpu/guest/riscv/csr_internal.h"
 #include "cpu/guest/riscv/fake_engine.h"
 
+#include <stdlib.h>
+
 #define OFF   0
 #define TOR   (PMP_TOR << PMP_A_SHIFT)
 #define NA4   (PMP_NA4 << PMP_A_SHIFT)
@@ -41,16 +43,19 @@ static bool may(uint64_t gpa, uint64_t size, enum cpu_access access, unsigned pr
 
 TEST(no_entry_lets_only_machine_mode_through)
 {
+    free(e);
     e = fake_engine_new(false);
     EXPECT_TRUE(may(0x80000000, 8, CPU_WRITE, RV_M));
     EXPECT_TRUE(!may(0x80000000, 8, CPU_READ, RV_S));
     EXPECT_TRUE(!may(0x80000000, 8, CPU_FETCH, RV_U));
+    free(e);
     e = fake_engine_new(true); /* M-mode is the monitor's */
     EXPECT_TRUE(may(0x80000000, 8, CPU_WRITE, RV_U));
 }
 
 TEST(napot_sizes)
 {
+    free(e);
     e = fake_engine_new(false);
     set_cfg(0, NAPOT | PMP_R);
     set_addr(0, 0x80000000 >> 2); /* 8 bytes */
@@ -74,6 +79,7 @@ TEST(napot_sizes)
 
 TEST(na4_and_tor)
 {
+    free(e);
     e = fake_engine_new(false);
     set_addr(2, 0x2000 >> 2);
     set_addr(3, 0x3000 >> 2);
@@ -99,6 +105,7 @@ TEST(lowest_entry_that_matches_any_byte_decides)
 {
     uint64_t span;
 
+    free(e);
     e = fake_engine_new(false);
     set_addr(0, 0x80000800 >> 2);
     set_cfg(0, NA4);
@@ -121,6 +128,7 @@ TEST(lowest_entry_that_matches_any_byte_decides)
 
 TEST(locks_bind_machine_mode_and_last)
 {
+    free(e);
     e = fake_engine_new(false);
     set_addr(0, 0x80000000 >> 2 | 0x1ff);
     set_cfg(0, NAPOT | PMP_R);
@@ -149,6 +157,7 @@ TEST(locks_bind_machine_mode_and_last)
 
 TEST(config_bits_are_legal)
 {
+    free(e);
     e = fake_engine_new(false);
     rv_csr_poke(&e->h, CSR_PMPCFG2, 0x0000000000006200 | PMP_W);
     EXPECT_EQ(get(CSR_PMPCFG2), 0); /* W without R; bits 5 and 6 */

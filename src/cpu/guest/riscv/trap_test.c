@@ -3,11 +3,14 @@
 #include "cpu/guest/riscv/csr_internal.h"
 #include "cpu/guest/riscv/fake_engine.h"
 
+#include <stdlib.h>
+
 static struct fake_engine *e;
 static struct rv_hart *h;
 
 static void start(unsigned priv)
 {
+    free(e);
     e = fake_engine_new(false);
     h = &e->h;
     h->mtvec = 0x1000;
@@ -234,6 +237,7 @@ TEST(environment_calls)
     rv_set_priv(h, RV_M);
     rv_ecall(h);
     EXPECT_EQ(h->exception_cause, RV_CAUSE_ECALL_M);
+    free(e);
     e = fake_engine_new(true);
     h = &e->h;
     h->cpu.pc = 0x8000;
@@ -266,6 +270,7 @@ TEST(reset_with_built_in_sbi)
 {
     uint64_t old;
 
+    free(e);
     e = fake_engine_new(true);
     h = &e->h;
     EXPECT_EQ(h->priv, RV_S);
@@ -279,6 +284,7 @@ TEST(reset_with_built_in_sbi)
 
 TEST(timer_deadline)
 {
+    free(e);
     e = fake_engine_new(true);
     h = &e->h;
     EXPECT_EQ(rv_next_timer_ns(&h->cpu), INT64_MAX);
