@@ -9,6 +9,7 @@
 #include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -99,13 +100,19 @@ static void request(struct fs_server *s, struct input *in)
         remember(handles, load_le64(out + 16 + sizeof(struct fuse_entry_out)), which);
 }
 
+static void clean_up(void)
+{
+    (void)nftw(outer, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    (void)rmdir(outer);
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     struct rlimit limit = {.rlim_cur = 1 << 20, .rlim_max = 1 << 20};
 
     (void)umask(0);
     (void)setrlimit(RLIMIT_FSIZE, &limit); /* no input fills the disk */
-    if (!mkdtemp(outer))
+    if (!mkdtemp(outer) || atexit(clean_up))
         return 0;
     (void)snprintf(folder, sizeof(folder), "%s/share", outer);
     (void)snprintf(guard, sizeof(guard), "%s/guard", outer);

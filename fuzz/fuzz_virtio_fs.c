@@ -6,6 +6,7 @@
 #include "device/virtio/test_fuzz.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -20,6 +21,11 @@ static struct virtio_device *make(struct test_driver *d)
     return dev;
 }
 
+static void clean_up(void)
+{
+    (void)rmdir(folder);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct test_fuzz fuzz = {
@@ -29,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static bool made;
 
     log_set_level(LOG_ERROR);
-    if (!made && !mkdtemp(folder))
+    if (!made && (!mkdtemp(folder) || atexit(clean_up)))
         return 0;
     made = true;
     test_fuzz_device(&fuzz, data, size);

@@ -7,6 +7,7 @@
 #include "device/virtio/vsock.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -90,6 +91,14 @@ static void host(struct virtio_device *dev, unsigned what)
         loop_run(dev->loop);
 }
 
+static void clean_up(void)
+{
+    struct sockaddr_un a = address("52");
+
+    (void)unlink(a.sun_path);
+    (void)rmdir(folder);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct test_fuzz fuzz = {
@@ -100,7 +109,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     log_set_level(LOG_ERROR);
     if (listener < 0) {
-        if (!mkdtemp(folder))
+        if (!mkdtemp(folder) || atexit(clean_up))
             return 0;
         struct sockaddr_un a = address("52");
         listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
