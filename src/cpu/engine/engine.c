@@ -97,7 +97,9 @@ static void set_irq(struct vcpu *v, unsigned irq, bool level)
 
     /* acq_rel: what the device did before is seen by the handler */
     if (level) {
-        if (!(__atomic_fetch_or(&c->irqs, bit, __ATOMIC_ACQ_REL) & bit))
+        __atomic_store_n(&engine_cpu_of(v)->raised, 1, __ATOMIC_RELEASE); /* pairs with nap() */
+        if (!(__atomic_fetch_or(&c->irqs, bit, __ATOMIC_ACQ_REL) & bit) ||
+            __atomic_load_n(&c->sleeping, __ATOMIC_SEQ_CST))
             cpu_set_attention(c);
     } else {
         __atomic_fetch_and(&c->irqs, ~bit, __ATOMIC_ACQ_REL);

@@ -59,6 +59,7 @@ struct engine_cpu {
     struct cpu *c;       /* the guest's state, ours */
     bool running;        /* [world.lock] inside run(): may execute guest code */
     uint32_t kicked;     /* [atomic] */
+    uint32_t raised;     /* [atomic] an interrupt input was raised, be it once more */
     unsigned idle_turns; /* WFIs in a row that had nothing to wait for */
     struct loop_timer timer;
     int64_t armed_ns; /* [atomic] what timer is set to, INT64_MAX = not armed */

@@ -9,7 +9,7 @@
 
 /* WFIs in a row that found an interrupt pending which was not taken, after which the hart naps. */
 #define IDLE_TURNS  16
-#define IDLE_NAP_NS 200000
+#define IDLE_NAP_NS 5000000
 
 enum cpu_status engine_step(struct cpu *c)
 {
@@ -46,6 +46,24 @@ static bool doze(struct cpu *c, int64_t deadline_ns)
     return idle && !__atomic_load_n(&c->attention, __ATOMIC_ACQUIRE);
 }
 
+/* Sleep for IDLE_NAP_NS at most, through other vCPUs' requests, until an interrupt input is raised
+ * (again) or we are kicked. OpenSBI 1.1 asks a waiting hart to start before it says where, and
+ * sends its interrupt last: a hart that looks in between starts at the wrong place. */
+static void nap(struct engine_cpu *ec)
+{
+    struct cpu *c = ec->c;
+    int64_t end = host_now_ns() + IDLE_NAP_NS;
+
+    __atomic_store_n(&ec->raised, 0, __ATOMIC_RELAXED);
+    while (host_now_ns() < end && !doze(c, end)) {
+        (void)__atomic_exchange_n(&c->attention, 0, __ATOMIC_SEQ_CST);
+        world_attend(ec);
+        if (__atomic_load_n(&ec->kicked, __ATOMIC_ACQUIRE) ||
+            __atomic_load_n(&ec->raised, __ATOMIC_ACQUIRE))
+            return;
+    }
+}
+
 /* WFI may end at any time, so when attention is wanted the loop goes on. */
 static void wait_for_interrupt(struct engine_cpu *ec)
 {
@@ -60,8 +78,8 @@ static void wait_for_interrupt(struct engine_cpu *ec)
      * firmware's waiting harts do. They must not keep the others from the host's CPUs. */
     if (slept)
         ec->idle_turns = 0;
-    else if (++ec->idle_turns > IDLE_TURNS && !doze(c, host_now_ns() + IDLE_NAP_NS))
-        return;
+    else if (++ec->idle_turns > IDLE_TURNS)
+        nap(ec);
     __atomic_store_n(&c->attention, 1, __ATOMIC_RELAXED); /* own thread: take the interrupt now */
 }
 

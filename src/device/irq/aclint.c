@@ -74,9 +74,9 @@ static void timer_fired(struct loop_timer *t)
 
 static void set_msip_locked(struct aclint *a, struct hart *h, bool level) REQUIRES(a->lock)
 {
-    if (h->msip == level)
+    if (!level && !h->msip)
         return;
-    h->msip = level;
+    h->msip = level; /* raising it again is an event for a hart that waits with it pending */
     irq_set(&a->config.msip[h->index], level);
 }
 
