@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "device/virtio/blk.h"
 #include "device/virtio/test_fuzz.h"
-#include "disk/disk.h"
+#include "disk/format.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -57,7 +57,6 @@ static void ram_close(struct disk *d)
 }
 
 static const struct disk_ops ram_ops = {
-    .name = "ram",
     .preadv = ram_preadv,
     .pwritev = ram_pwritev,
     .flush = ram_flush,

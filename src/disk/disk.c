@@ -1,136 +1,21 @@
-/* Opening disks, and the checks that no format has to repeat. Any thread. */
+/* The calls of a disk, and the checks that no format has to repeat. Any thread. */
 #include "disk/disk.h"
-#include "base/bits.h"
-#include "base/fd.h"
 #include "disk/disk_internal.h"
 
-#include <fcntl.h>
-#include <linux/fs.h>
+#include <errno.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 
-/** Beginnings by which other formats are known. */
-static const struct {
-    const char *name;
-    const char *magic;
-    uint8_t size;
-    uint8_t offset;
-    bool packed; /* not a disk format but a packing of one */
-} magics[] = {
-    {"QCOW2 or QCOW",   "QFI\xfb",               4,  0,  false},
-    {"QED",             "QED",                   4,  0,  false},
-    {"VMDK",            "KDMV",                  4,  0,  false},
-    {"VMDK",            "COWD",                  4,  0,  false},
-    {"VMDK",            "# Disk DescriptorFile", 21, 0,  false},
-    {"VHDX",            "vhdxfile",              8,  0,  false},
-    {"VHD",             "conectix",              8,  0,  false},
-    {"VDI",             "\x7f\x10\xda\xbe",      4,  64, false},
-    {"Parallels",       "WithoutFreeSpace",      16, 0,  false},
-    {"Parallels",       "WithouFreSpacExt",      16, 0,  false},
-    {"gzip-compressed", "\x1f\x8b\x08",          3,  0,  true },
-    {"xz-compressed",
-     "\xfd"
-     "7zXZ",                                     6,  0,  true },
-    {"zstd-compressed", "\x28\xb5\x2f\xfd",      4,  0,  true },
-};
-
-/** Refuse, by name, what is not raw. */
-static int check_magic(int fd, const char *path, struct error *err)
+static uint64_t size_of(const struct disk *d)
 {
-    uint8_t head[128] = {0};
-
-    if (pread(fd, head, sizeof(head), 0) < 0)
-        return error_set(err, errno, "cannot read disk '%s': %s", path, strerror(errno));
-    for (size_t i = 0; i < ARRAY_SIZE(magics); i++) {
-        if (memcmp(head + magics[i].offset, magics[i].magic, magics[i].size))
-            continue;
-        if (magics[i].packed)
-            return error_set(err, EINVAL, "disk '%s' is a %s file: unpack it first", path,
-                             magics[i].name);
-        return error_set(err, EINVAL,
-                         "disk '%s' is in %s format, and only raw disks are supported: convert it "
-                         "with 'qemu-img convert -O raw'",
-                         path, magics[i].name);
-    }
-    return 0;
-}
-
-static int find_size(int fd, const char *path, bool *ret_is_block, uint64_t *ret_size,
-                     struct error *err)
-{
-    struct stat st;
-    uint64_t size;
-
-    if (fstat(fd, &st))
-        return error_set(err, errno, "cannot examine disk '%s': %s", path, strerror(errno));
-    if (S_ISREG(st.st_mode)) {
-        size = (uint64_t)st.st_size;
-    } else if (!S_ISBLK(st.st_mode)) {
-        return error_set(err, EINVAL, "disk '%s' is neither a file nor a block device", path);
-    } else if (ioctl(fd, BLKGETSIZE64, &size)) {
-        return error_set(err, errno, "cannot find the size of disk '%s': %s", path,
-                         strerror(errno));
-    }
-    if (!size)
-        return error_set(err, EINVAL, "disk '%s' is empty", path);
-    *ret_is_block = S_ISBLK(st.st_mode);
-    *ret_size = align_up(size, DISK_SECTOR);
-    return 0;
-}
-
-int disk_open(const char *path, const char *format, unsigned flags, struct disk **ret,
-              struct error *err)
-{
-    bool write = !(flags & (DISK_READONLY | DISK_SNAPSHOT));
-    uint64_t size = 0;
-    bool is_block = false;
-
-    if (format && strcmp(format, "raw"))
-        return error_set(err, EINVAL, "disk format '%s' of '%s' is unknown: expected raw", format,
-                         path);
-    /* O_NONBLOCK: a pipe's name must not make us wait for its other end. */
-    cleanup(fd_closep) int fd =
-        open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0)
-        return error_set(err, errno, "cannot open disk '%s'%s: %s", path,
-                         write ? " for writing" : "", strerror(errno));
-    int rc = find_size(fd, path, &is_block, &size, err);
-    if (!rc && !format)
-        rc = check_magic(fd, path, err);
-    if (!rc)
-        rc = disk_lock(fd, path, write, err);
-    struct disk *raw = NULL;
-    if (!rc)
-        rc = raw_new(fd, is_block, size, !write, &raw, err);
-    if (rc)
-        return rc;
-    (void)fd_take(&fd); /* raw's now */
-    if (flags & DISK_SNAPSHOT) {
-        struct disk *overlay;
-
-        rc = overlay_new(raw, &overlay, err);
-        if (rc) {
-            disk_close(raw);
-            return rc;
-        }
-        overlay->readonly = flags & DISK_READONLY;
-        raw = overlay;
-    }
-    *ret = raw;
-    return 0;
-}
-
-void disk_close(struct disk *d)
-{
-    if (d)
-        d->ops->close(d);
+    return __atomic_load_n(&d->size_bytes, __ATOMIC_RELAXED); /* a size alone: orders nothing */
 }
 
 /** Is [offset, offset+size) within the disk and, to change it, allowed? */
 static int check(const struct disk *d, uint64_t offset, uint64_t size, bool change)
 {
-    if (offset > d->size_bytes || size > d->size_bytes - offset)
+    uint64_t end = size_of(d);
+
+    if (offset > end || size > end - offset)
         return -EINVAL;
     return change && d->readonly ? -EROFS : 0;
 }
@@ -147,14 +32,28 @@ int disk_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t of
 {
     int rc = check_iov(d, iov, iovcnt, offset, false);
 
-    return rc ? rc : d->ops->preadv(d, iov, iovcnt, offset);
+    return rc || !iov_bytes(iov, (unsigned)iovcnt) ? rc : d->ops->preadv(d, iov, iovcnt, offset);
 }
 
 int disk_pwritev(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset)
 {
     int rc = check_iov(d, iov, iovcnt, offset, true);
 
-    return rc ? rc : d->ops->pwritev(d, iov, iovcnt, offset);
+    return rc || !iov_bytes(iov, (unsigned)iovcnt) ? rc : d->ops->pwritev(d, iov, iovcnt, offset);
+}
+
+int disk_pread(struct disk *d, void *buf, size_t size, uint64_t offset)
+{
+    struct iovec iov = {.iov_base = buf, .iov_len = size};
+
+    return disk_preadv(d, &iov, 1, offset);
+}
+
+int disk_pwrite(struct disk *d, const void *buf, size_t size, uint64_t offset)
+{
+    struct iovec iov = {.iov_base = (void *)buf, .iov_len = size};
+
+    return disk_pwritev(d, &iov, 1, offset);
 }
 
 int disk_flush(struct disk *d)
@@ -174,4 +73,121 @@ int disk_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool may_u
     int rc = check(d, offset, size, true);
 
     return rc || !size ? rc : d->ops->write_zeroes(d, offset, size, may_unmap);
+}
+
+static void zero_iov(const struct iovec *iov, int n)
+{
+    for (int i = 0; i < n; i++)
+        memset(iov[i].iov_base, 0, iov[i].iov_len);
+}
+
+int disk_below_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+    uint64_t total = iov_bytes(iov, (unsigned)iovcnt);
+    uint64_t end = d->below ? size_of(d->below) : 0;
+    struct iovec part[DISK_MAX_IOV];
+
+    if (!d->below || offset >= end) {
+        zero_iov(iov, iovcnt);
+        return 0;
+    }
+    if (total <= end - offset)
+        return disk_preadv(d->below, iov, iovcnt, offset);
+    int n = (int)iov_slice(part, iov, (unsigned)iovcnt, (size_t)(end - offset), total);
+    zero_iov(part, n);
+    n = (int)iov_slice(part, iov, (unsigned)iovcnt, 0, (size_t)(end - offset));
+    return disk_preadv(d->below, part, n, offset);
+}
+
+int disk_status(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
+{
+    int rc = size ? check(d, offset, size, false) : -EINVAL;
+
+    if (!rc)
+        rc = d->ops->status(d, offset, size, ret);
+    if (!rc)
+        ret->depth = 0;
+    return rc;
+}
+
+int disk_map(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
+{
+    unsigned depth = 0;
+    int rc = disk_status(d, offset, size, ret);
+
+    while (!rc && ret->kind == DISK_ABSENT && d->below) {
+        uint64_t end;
+
+        d = d->below;
+        depth++;
+        end = size_of(d);
+        if (offset >= end) { /* a layer that ends here hides what is below it */
+            *ret = (struct disk_extent){.kind = DISK_ZERO, .size = ret->size};
+            break;
+        }
+        rc = disk_status(d, offset, MIN(ret->size, end - offset), ret);
+    }
+    if (!rc)
+        ret->depth = depth;
+    return rc;
+}
+
+static int unsupported(const struct disk *d, const char *what, struct error *err)
+{
+    return error_set(err, ENOTSUP, "%s images cannot be %s", d->format ? d->format->title : "such",
+                     what);
+}
+
+int disk_check(struct disk *d, unsigned flags, struct disk_check *check_result, struct error *err)
+{
+    if (!d->ops->check)
+        return unsupported(d, "checked: they have nothing to check", err);
+    if (flags && d->readonly)
+        return error_set(err, EROFS, "'%s' is open for reading only", d->path);
+    return d->ops->check(d, flags, check_result, err);
+}
+
+int disk_resize(struct disk *d, uint64_t size_bytes, bool shrink, struct error *err)
+{
+    if (!d->ops->resize)
+        return unsupported(d, "resized", err);
+    if (d->readonly)
+        return error_set(err, EROFS, "'%s' is open for reading only", d->path);
+    if (!size_bytes || size_bytes % DISK_SECTOR || size_bytes > DISK_MAX_BYTES)
+        return error_set(err, EINVAL, "a disk's size is a multiple of 512 bytes, from 512");
+    if (size_bytes < d->size_bytes && !shrink)
+        return error_set(
+            err, EINVAL,
+            "'%s' is larger: making it smaller loses what lies beyond, and must be asked for",
+            d->path);
+    return size_bytes == d->size_bytes ? 0 : d->ops->resize(d, size_bytes, shrink, err);
+}
+
+int disk_set_backing(struct disk *d, const char *path, const char *format, struct error *err)
+{
+    if (!d->ops->set_backing)
+        return unsupported(d, "given a backing image", err);
+    if (d->readonly)
+        return error_set(err, EROFS, "'%s' is open for reading only", d->path);
+    return d->ops->set_backing(d, path, format, err);
+}
+
+int disk_make_empty(struct disk *d, struct error *err)
+{
+    if (!d->ops->make_empty)
+        return unsupported(d, "emptied", err);
+    if (d->readonly)
+        return error_set(err, EROFS, "'%s' is open for reading only", d->path);
+    return d->ops->make_empty(d, err);
+}
+
+int disk_bitmap(struct disk *d, enum disk_bitmap_action action, const char *name,
+                uint64_t granularity_bytes, struct disk *source_disk, const char *source,
+                struct error *err)
+{
+    if (!d->ops->bitmap)
+        return unsupported(d, "given bitmaps", err);
+    if (d->readonly)
+        return error_set(err, EROFS, "'%s' is open for reading only", d->path);
+    return d->ops->bitmap(d, action, name, granularity_bytes, source_disk, source, err);
 }

@@ -4,6 +4,7 @@
 #include "base/test.h"
 #include "disk/disk.h"
 #include "disk/disk_internal.h"
+#include "disk/file_memory.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -39,7 +40,7 @@ static struct disk *open_disk(unsigned flags)
     struct disk *d = NULL;
 
     err.code = 0;
-    if (disk_open(path, NULL, flags, &d, &err))
+    if (disk_open(path, &(struct disk_options){.flags = flags}, &d, &err))
         test_fail(__FILE__, __LINE__, "%s", err.text);
     ASSERT_TRUE(d);
     return d;
@@ -52,7 +53,8 @@ static void expect_refusal(const char *name, const char *format, unsigned flags,
     struct disk *d = NULL;
 
     err = (struct error){0};
-    EXPECT_EQ(disk_open(name, format, flags, &d, &err), -code);
+    EXPECT_EQ(disk_open(name, &(struct disk_options){.format = format, .flags = flags}, &d, &err),
+              -code);
     EXPECT_TRUE(!d);
     if (!strstr(err.text, text))
         test_fail(__FILE__, __LINE__, "'%s' does not say '%s'", err.text, text);
@@ -194,7 +196,8 @@ TEST(refuses_what_is_no_raw_disk)
         ASSERT_EQ(fd_pwrite_all(fd, cases[i].magic, (size_t)cases[i].size, cases[i].offset), 0);
         expect_refusal(path, NULL, 0, EINVAL, cases[i].name);
         struct disk *d = NULL;
-        ASSERT_EQ(disk_open(path, "raw", 0, &d, NULL), 0); /* said so: fine */
+        ASSERT_EQ(disk_open(path, &(struct disk_options){.format = "raw"}, &d, NULL),
+                  0); /* said so: fine */
         disk_close(d);
         remove_file();
     }
@@ -209,7 +212,7 @@ TEST(refuses_what_cannot_be_opened)
     expect_refusal("/dev/null", NULL, 0, EINVAL, "neither a file nor a block device");
     make_file(0);
     expect_refusal(path, NULL, 0, EINVAL, "is empty");
-    expect_refusal(path, "qcow2", 0, EINVAL, "expected raw");
+    expect_refusal(path, "nonsense", 0, EINVAL, "is unknown");
 }
 
 TEST(does_not_wait_for_a_pipe)
@@ -230,7 +233,7 @@ TEST(writers_exclude_others)
     if (pid == 0) {
         struct disk *other = NULL;
 
-        _exit(disk_open(path, NULL, 0, &other, NULL) == -EBUSY && !other ? 0 : 1);
+        _exit(disk_open(path, NULL, &other, NULL) == -EBUSY && !other ? 0 : 1);
     }
     int status = -1;
     ASSERT_EQ(waitpid(pid, &status, 0), pid);
@@ -377,4 +380,106 @@ TEST(slices)
     EXPECT_EQ(iov_slice(in, in, 3, 12, 100), 1); /* in place */
     EXPECT_TRUE(in[0].iov_base == buf + 12 && in[0].iov_len == 18);
     EXPECT_EQ(iov_slice(out, in, 1, 18, 1), 0);
+}
+
+TEST(a_file_in_memory_replays_its_log)
+{
+    struct file *f = file_memory_new(NULL, 4096, 1 << 20);
+    struct file *copy = file_memory_copy(f);
+    uint8_t buf[1536];
+    uint8_t got[2048];
+
+    file_memory_record(f);
+    memset(buf, 0x5a, sizeof(buf));
+    ASSERT_EQ(file_pwrite(f, buf, sizeof(buf), 100000), 0);
+    ASSERT_EQ(file_flush(f), 0);
+    ASSERT_EQ(file_write_zeroes(f, 100100, 10, true), 0);
+    ASSERT_EQ(file_truncate(f, 101000), 0);
+    EXPECT_EQ(file_pwrite(f, buf, sizeof(buf), (1 << 20) - 1), -ENOSPC);
+    const struct file_memory_log *log = file_memory_get_log(f);
+    ASSERT_EQ(log->count, 4);
+    for (size_t i = 0; i < log->count; i++)
+        file_memory_apply(copy, &log->v[i], i == 0,
+                          UINT64_MAX); /* the first write lost its first sector */
+    uint64_t size = 0;
+    ASSERT_EQ(file_get_size(copy, &size), 0);
+    EXPECT_EQ(size, 101000);
+    ASSERT_EQ(file_pread(copy, got, sizeof(got), 99999), 0);
+    EXPECT_EQ(got[1], 0);          /* lost */
+    EXPECT_EQ(got[1 + 512], 0x5a); /* kept */
+    EXPECT_EQ(got[1 + 1000], 0);   /* beyond the truncation */
+    file_memory_fail(f, 1, EIO, false);
+    EXPECT_EQ(file_flush(f), 0);
+    EXPECT_EQ(file_flush(f), -EIO);
+    file_close(f);
+    file_close(copy);
+}
+
+TEST(a_disk_over_another_shows_zeroes_beyond_its_end)
+{
+    uint8_t byte = 7;
+    uint8_t got[2048];
+    struct disk *below = NULL;
+    struct disk *d = NULL;
+
+    ASSERT_EQ(disk_open_file(file_memory_new(NULL, 1024, 4096), &raw_format, 0, NULL, &below, NULL),
+              0);
+    ASSERT_EQ(disk_open_file(file_memory_new(NULL, 4096, 4096), &raw_format, 0, below, &d, NULL),
+              0);
+    ASSERT_EQ(disk_pwrite(below, &byte, 1, 1023), 0);
+    memset(got, 0xee, sizeof(got));
+    struct iovec iov = {got, sizeof(got)};
+    ASSERT_EQ(disk_below_preadv(d, &iov, 1, 512), 0);
+    EXPECT_EQ(got[511], 7);
+    EXPECT_EQ(got[512], 0);
+    EXPECT_EQ(got[2047], 0);
+    disk_close(d);
+}
+
+TEST(direct_transfers_of_any_alignment)
+{
+    struct disk *d = NULL;
+    uint8_t buf[5000];
+
+    make_file(20000);
+    err = (struct error){0};
+    int rc = disk_open(path, &(struct disk_options){.flags = DISK_DIRECT}, &d, &err);
+    if (rc == -EINVAL && strstr(err.text, "without direct I/O"))
+        test_skip("no direct I/O on /tmp");
+    ASSERT_EQ(rc, 0);
+    memset(buf, 0x77, sizeof(buf));
+    ASSERT_EQ(disk_pwrite(d, buf, sizeof(buf), 4000), 0);
+    EXPECT_EQ(byte_at(d, 3999), (uint8_t)(3999 * 7 >> 3));
+    EXPECT_EQ(byte_at(d, 4000), 0x77);
+    EXPECT_EQ(byte_at(d, 8999), 0x77);
+    EXPECT_EQ(byte_at(d, 9000), (uint8_t)(9000 * 7 >> 3));
+    EXPECT_EQ(byte_at(d, 20479), 0);
+    disk_close(d);
+}
+
+TEST(a_new_file_appears_whole_or_not_at_all)
+{
+    struct disk_create c = {.size_bytes = 1 << 20};
+    struct disk *d = NULL;
+
+    (void)snprintf(path, sizeof(path), "/tmp/disk_test-new-%d", (int)getpid());
+    (void)atexit(remove_file);
+    ASSERT_EQ(disk_create(path, &raw_format, &c, &err), 0);
+    ASSERT_EQ(disk_open(path, NULL, &d, &err), 0);
+    EXPECT_EQ(d->size_bytes, 1 << 20);
+    err = (struct error){0};
+    EXPECT_EQ(disk_create(path, &raw_format, &c, &err), -EEXIST);
+    c.force = true;
+    err = (struct error){0};
+    EXPECT_EQ(disk_create(path, &raw_format, &c, &err), -EBUSY);
+    disk_close(d);
+    EXPECT_EQ(disk_create(path, &raw_format, &c, NULL), 0);
+    static const struct disk_create_value wrong[] = {
+        {"colour", "red"},
+        {0       }
+    };
+    c.values = wrong;
+    err = (struct error){0};
+    EXPECT_EQ(disk_create(path, &raw_format, &c, &err), -EINVAL);
+    EXPECT_TRUE(strstr(err.text, "no option 'colour'"));
 }

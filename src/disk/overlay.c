@@ -163,13 +163,32 @@ static void overlay_close(struct disk *d)
     free(o);
 }
 
+/** Not a file's format: the whole of it is ours. */
+static int overlay_status(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
+{
+    (void)d;
+    (void)offset;
+    *ret = (struct disk_extent){.kind = DISK_PACKED, .size = size};
+    return 0;
+}
+
+static int overlay_get_info(struct disk *d, struct disk_info *info, struct error *err)
+{
+    const struct overlay *o = (const struct overlay *)d;
+
+    disk_info_text(info, "snapshot-of", o->base->path ? o->base->path : "");
+    (void)err;
+    return 0;
+}
+
 static const struct disk_ops overlay_ops = {
-    .name = "snapshot",
     .preadv = overlay_preadv,
     .pwritev = overlay_pwritev,
     .flush = overlay_flush,
     .discard = overlay_discard,
     .write_zeroes = overlay_write_zeroes,
+    .status = overlay_status,
+    .get_info = overlay_get_info,
     .close = overlay_close,
 };
 
@@ -210,6 +229,7 @@ int overlay_new(struct disk *base, struct disk **ret, struct error *err)
         return rc;
     }
     o->d = (struct disk){.ops = &overlay_ops, .size_bytes = base->size_bytes};
+    o->d.path = base->path ? strdup(base->path) : NULL;
     o->base = base;
     o->fd = fd;
     o->present = present;

@@ -123,12 +123,15 @@ static int add_disk(struct vm *vm, size_t index, struct error *err)
         .queues = MIN(vm->config.cpus, (unsigned)VIRTIO_BLK_MAX_QUEUES),
         .serial = serial,
     };
-    unsigned flags = (d->readonly ? DISK_READONLY : 0) | (d->snapshot ? DISK_SNAPSHOT : 0);
+    struct disk_options options = {
+        .format = d->format,
+        .flags = (d->readonly ? DISK_READONLY : 0) | (d->snapshot ? DISK_SNAPSHOT : 0),
+    };
     struct disk *disk;
     struct virtio_device *dev;
 
     (void)snprintf(serial, sizeof(serial), "disk%u", (unsigned)index);
-    int rc = disk_open(d->path, d->format, flags, &disk, err);
+    int rc = disk_open(d->path, &options, &disk, err);
     if (rc)
         return rc;
     rc = virtio_blk_new(vm->mem, &config, disk, &dev, err);

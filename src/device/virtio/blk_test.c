@@ -5,7 +5,7 @@
 #include "base/test.h"
 #include "device/virtio/blk.h"
 #include "device/virtio/test_driver.h"
-#include "disk/disk.h"
+#include "disk/format.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -89,7 +89,6 @@ static void fake_close(struct disk *d)
 }
 
 static const struct disk_ops fake_ops = {
-    .name = "fake",
     .preadv = fake_preadv,
     .pwritev = fake_pwritev,
     .flush = fake_flush,
