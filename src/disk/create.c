@@ -64,6 +64,8 @@ int disk_files_add(struct disk_files *files, const char *name, struct file **ret
 {
     if (files->count == FILES_MAX)
         return error_set(err, EINVAL, "an image of more than %d files", FILES_MAX);
+    if (files->dir_fd < 0)
+        return error_set(err, EINVAL, "an image of several files cannot be made here");
     int rc = check_absent(files, name, err);
     if (rc)
         return rc;
@@ -188,6 +190,18 @@ int disk_create(const char *path, const struct disk_format *format,
         rc = commit(&files, err);
     files_done(&files);
     return rc;
+}
+
+int disk_create_file(struct file *file, const struct disk_format *format,
+                     const struct disk_create *create, struct error *err)
+{
+    struct one_file only = {.name = (char *)"disk", .file = file};
+    struct disk_files files = {.dir_fd = -1, .v = &only, .count = 1};
+
+    if (!format->create)
+        return error_set(err, ENOTSUP, "%s disks cannot be made", format->title);
+    int rc = check_values(format, create, err);
+    return rc ? rc : format->create(create, file, &files, err);
 }
 
 const char *disk_create_get(const struct disk_create *c, const char *name)

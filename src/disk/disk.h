@@ -248,6 +248,11 @@ const struct disk_create_option *disk_format_options(const struct disk_format *f
 must_check int disk_create(const char *path, const struct disk_format *format,
                            const struct disk_create *create, struct error *err);
 
+/** Make an image in the empty @file, alone: an image of several files is -EINVAL. For tests and
+ * temporary images. */
+must_check int disk_create_file(struct file *file, const struct disk_format *format,
+                                const struct disk_create *create, struct error *err);
+
 /** What an image of @create would take: for @data_bytes of data in whole clusters, and with all of
  * it written. */
 must_check int disk_measure(const struct disk_format *format, const struct disk_create *create,

@@ -290,6 +290,19 @@ const struct file_memory_log *file_memory_get_log(const struct file *f)
     return &((const struct memory_file *)f)->log;
 }
 
+struct file *file_memory_take_log(struct file *f)
+{
+    struct memory_file *m = memory_of(f);
+    struct file *owner = file_memory_new(NULL, 0, 0);
+
+    mutex_lock(&m->lock);
+    memory_of(owner)->log = m->log;
+    m->log = (struct file_memory_log){0};
+    m->recording = false;
+    mutex_unlock(&m->lock);
+    return owner;
+}
+
 struct file *file_memory_copy(struct file *f)
 {
     struct memory_file *m = memory_of(f);

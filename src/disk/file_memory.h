@@ -31,6 +31,9 @@ struct file *file_memory_new(const void *data, uint64_t size, uint64_t max_bytes
 void file_memory_record(struct file *f);
 const struct file_memory_log *file_memory_get_log(const struct file *f);
 
+/** A new empty file that owns @f's log; @f logs no more. So the log outlives @f. */
+struct file *file_memory_take_log(struct file *f);
+
 /** A new file with the content that @f has now (no log). */
 struct file *file_memory_copy(struct file *f);
 
