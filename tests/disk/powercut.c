@@ -279,11 +279,14 @@ static const char *verify_content(const struct run *r, struct disk *d, size_t cu
         bool whole = !memcmp(got, want, SECTOR);
         if (whole && is_allowed(r, s, value, cut, flushed))
             continue;
-        (void)snprintf(
-            text, sizeof(text),
-            "sector %u holds %s of write %u, sector %u, which it cannot (last flush: operation %d)",
-            s, whole ? "that" : "a mixture, as", value ? value - 1 : 0, load_le32(got),
-            flushed + 1);
+        if (!value && whole)
+            (void)snprintf(text, sizeof(text), "lost sector %u: zeroes (last flush: operation %d)",
+                           s, flushed);
+        else
+            (void)snprintf(
+                text, sizeof(text),
+                "holds in sector %u %s of operation %d, sector %u (last flush: operation %d)", s,
+                whole ? "that" : "a mixture, as", (int)value - 2, load_le32(got), flushed);
         return text;
     }
     return NULL;
