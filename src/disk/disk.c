@@ -32,14 +32,24 @@ int disk_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t of
 {
     int rc = check_iov(d, iov, iovcnt, offset, false);
 
-    return rc || !iov_bytes(iov, (unsigned)iovcnt) ? rc : d->ops->preadv(d, iov, iovcnt, offset);
+    if (rc || !iov_bytes(iov, (unsigned)iovcnt))
+        return rc;
+    unsigned ticket = disk_io_begin(d);
+    rc = d->ops->preadv(d, iov, iovcnt, offset);
+    disk_io_end(d, ticket);
+    return rc;
 }
 
 int disk_pwritev(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset)
 {
     int rc = check_iov(d, iov, iovcnt, offset, true);
 
-    return rc || !iov_bytes(iov, (unsigned)iovcnt) ? rc : d->ops->pwritev(d, iov, iovcnt, offset);
+    if (rc || !iov_bytes(iov, (unsigned)iovcnt))
+        return rc;
+    unsigned ticket = disk_io_begin(d);
+    rc = d->ops->pwritev(d, iov, iovcnt, offset);
+    disk_io_end(d, ticket);
+    return rc;
 }
 
 int disk_pread(struct disk *d, void *buf, size_t size, uint64_t offset)
@@ -65,14 +75,24 @@ int disk_discard(struct disk *d, uint64_t offset, uint64_t size)
 {
     int rc = check(d, offset, size, true);
 
-    return rc || !size ? rc : d->ops->discard(d, offset, size);
+    if (rc || !size)
+        return rc;
+    unsigned ticket = disk_io_begin(d);
+    rc = d->ops->discard(d, offset, size);
+    disk_io_end(d, ticket);
+    return rc;
 }
 
 int disk_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool may_unmap)
 {
     int rc = check(d, offset, size, true);
 
-    return rc || !size ? rc : d->ops->write_zeroes(d, offset, size, may_unmap);
+    if (rc || !size)
+        return rc;
+    unsigned ticket = disk_io_begin(d);
+    rc = d->ops->write_zeroes(d, offset, size, may_unmap);
+    disk_io_end(d, ticket);
+    return rc;
 }
 
 static void zero_iov(const struct iovec *iov, int n)
@@ -130,6 +150,18 @@ int disk_map(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent 
     if (!rc)
         ret->depth = depth;
     return rc;
+}
+
+int disk_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
+{
+    int rc = size ? check(d, offset, size, true) : -EINVAL;
+
+    if (rc)
+        return rc;
+    if (d->ops->place)
+        return d->ops->place(d, offset, size, ret);
+    *ret = (struct disk_extent){.kind = DISK_PACKED, .size = size};
+    return 0;
 }
 
 static int unsupported(const struct disk *d, const char *what, struct error *err)

@@ -24,6 +24,12 @@ struct disk_ops;
 struct disk_format;
 struct file;
 
+/** Requests in flight; see disk_io_begin(). All zero at first. */
+struct disk_guard {
+    uint64_t epoch;        /* [atomic] */
+    unsigned in_flight[2]; /* [atomic] requests of this epoch and of the one before, by epoch % 2 */
+};
+
 /** What every layer begins with. A format fills it before its open() returns; `below` is set by
  * disk_open() after. */
 struct disk {
@@ -37,6 +43,7 @@ struct disk {
     char *path;         /* [init] of the image, for messages; owned */
     char *backing_path; /* as the image names it; owned; NULL = it names none */
     char *backing_format; /* as the image names it; owned; NULL = it does not say */
+    struct disk_guard guard;
 };
 
 /** Which other files (backing, data file, extents) an image may name. */
@@ -116,11 +123,22 @@ struct disk_extent {
 
 /** What the top layer itself holds at @offset, at most @size bytes of it. A lower bound is allowed:
  * the next call goes on. For DISK_DATA the place stays valid for reading until the layer is written
- * to, discarded or closed. */
+ * to, discarded or closed; with disk_io_begin() before, until disk_io_end(). */
 must_check int disk_status(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
 
 /** The same through the chain: DISK_ABSENT only where no layer holds anything. */
 must_check int disk_map(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
+
+/** Where a write to [offset, offset+size) may go past the format, straight to a file: DISK_DATA
+ * with the place and how much of the range it holds; any other kind: use disk_pwritev(). Only
+ * between disk_io_begin() and disk_io_end(), which comes after the write has ended. */
+must_check int disk_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
+
+/** A request that uses places of disk_map() or disk_place() begins and ends: in between, what they
+ * name is not given to another part of the disk. Returns the ticket for disk_io_end(), which any
+ * thread may call. Never waits. disk_preadv() and the other calls do this by themselves. */
+must_check unsigned disk_io_begin(struct disk *d);
+void disk_io_end(struct disk *d, unsigned ticket);
 
 /* Facts about an image, for `info`. Keys are qemu-img's JSON names where it has them. */
 

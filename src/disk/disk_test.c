@@ -2,6 +2,7 @@
 #include "base/bits.h"
 #include "base/fd.h"
 #include "base/test.h"
+#include "base/thread.h"
 #include "disk/disk.h"
 #include "disk/disk_internal.h"
 #include "disk/file_memory.h"
@@ -482,4 +483,90 @@ TEST(a_new_file_appears_whole_or_not_at_all)
     err = (struct error){0};
     EXPECT_EQ(disk_create(path, &raw_format, &c, &err), -EINVAL);
     EXPECT_TRUE(strstr(err.text, "no option 'colour'"));
+}
+
+TEST(guard_waits_for_requests_that_may_know_a_place)
+{
+    struct disk d = {0};
+
+    uint64_t idle = disk_io_stamp(&d);
+    EXPECT_TRUE(disk_io_is_past(&d, idle)); /* nobody is there */
+
+    unsigned before = disk_io_begin(&d);
+    uint64_t freed = disk_io_stamp(&d);
+    unsigned after = disk_io_begin(&d); /* may still have been told of it */
+    EXPECT_TRUE(!disk_io_is_past(&d, freed));
+    unsigned late = disk_io_begin(&d); /* the epoch may have moved once: does not count */
+    disk_io_end(&d, before);
+    EXPECT_TRUE(!disk_io_is_past(&d, freed));
+    disk_io_end(&d, after);
+    if (late != after) /* began in the next epoch, and so after the stamp */
+        EXPECT_TRUE(disk_io_is_past(&d, freed));
+    disk_io_end(&d, late);
+    EXPECT_TRUE(disk_io_is_past(&d, freed));
+
+    freed = disk_io_stamp(&d);
+    unsigned old = disk_io_begin(&d);
+    EXPECT_TRUE(!disk_io_is_past(&d, freed));
+    for (int i = 0; i < 10; i++) { /* others that come and go neither help nor hinder */
+        unsigned t = disk_io_begin(&d);
+        disk_io_end(&d, t);
+        EXPECT_TRUE(!disk_io_is_past(&d, freed));
+    }
+    disk_io_end(&d, old);
+    EXPECT_TRUE(disk_io_is_past(&d, freed));
+    EXPECT_EQ(d.guard.in_flight[0], 0);
+    EXPECT_EQ(d.guard.in_flight[1], 0);
+}
+
+/** One place that is freed and used again, and readers that must never see the next user's value.
+ */
+struct guard_race {
+    struct disk d;
+    unsigned place[2]; /* [atomic] which of the two slots is the current one: slot and generation */
+    unsigned slot[2];  /* [atomic] content: the generation it was taken for */
+    bool stop;         /* [atomic] */
+    unsigned wrong;    /* [atomic] */
+};
+
+static void *guard_reader(void *arg)
+{
+    struct guard_race *r = arg;
+
+    while (!__atomic_load_n(&r->stop, __ATOMIC_ACQUIRE)) {
+        unsigned t = disk_io_begin(&r->d);
+        unsigned place = __atomic_load_n(&r->place[0], __ATOMIC_SEQ_CST);
+        for (int i = 0; i < 50; i++) {
+            if (__atomic_load_n(&r->slot[place & 1], __ATOMIC_SEQ_CST) != place)
+                __atomic_fetch_add(&r->wrong, 1, __ATOMIC_RELAXED); /* a count alone */
+        }
+        disk_io_end(&r->d, t);
+    }
+    return NULL;
+}
+
+TEST(guard_keeps_places_from_readers_on_other_threads)
+{
+    static struct guard_race r;
+    pthread_t thread[2];
+    uint64_t freed = 0;
+    unsigned changes = 0;
+
+    for (int i = 0; i < 2; i++)
+        ASSERT_EQ(thread_start(&thread[i], "reader", guard_reader, &r), 0);
+    for (unsigned tries = 0; tries < 2000000 && changes < 20000; tries++) {
+        unsigned next = r.place[0] + 1; /* the other slot, of the next generation */
+
+        if (changes && !disk_io_is_past(&r.d, freed))
+            continue;
+        __atomic_store_n(&r.slot[next & 1], next, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&r.place[0], next, __ATOMIC_SEQ_CST);
+        freed = disk_io_stamp(&r.d);
+        changes++;
+    }
+    __atomic_store_n(&r.stop, true, __ATOMIC_RELEASE);
+    for (int i = 0; i < 2; i++)
+        thread_join(thread[i]);
+    EXPECT_TRUE(changes > 10);
+    EXPECT_EQ(r.wrong, 0);
 }

@@ -9,13 +9,19 @@
  *  2. All I/O goes through struct file. Metadata is cached with a fixed limit.
  *  3. Data of the guest moves outside of locks. Finding a place takes a lock for reading,
  * allocating one for writing. A cluster that a request in flight uses must not be given to another
- * place before that request ends.
+ * place before that request ends; requests may go past the format (place(), status()), so it cannot
+ * count them itself. Therefore: after the last pointer to a cluster is gone from memory, take
+ * disk_io_stamp() and keep it with the freed cluster; use the cluster again only when
+ * disk_io_is_past() that stamp (and rule 4 allows); until then take another one. Neither waits, and
+ * both may be called with locks held. One stamp may serve for all that one flush() frees. Every
+ * call of an op is itself such a request, so what it frees it cannot use again itself.
  *  4. A power cut at any point, with any subset of the writes since the last flush done, in any
  * order, torn at 512 bytes, leaves an image that opens, whose flushed bytes are all there, and
  * whose worst fault is a leak. So what is pointed to is flushed before what points to it is
  * written. Metadata gathers in memory until flush(), which costs at most two flushes of the file:
- * [data, new tables, counts] flush [pointers] flush. With nothing dirty: one. A cluster that was
- * freed is used again only after the pointer's removal is flushed.
+ * [data, new tables, counts] flush [pointers] flush. With nothing dirty: one, always, since data
+ * may have been written in place past the format. A cluster that was freed is used again only after
+ * the pointer's removal is flushed.
  *  5. Fresh clusters are taken at the end of the file (or from holes known to read as zeroes), so
  * that the rest of a partly written cluster needs no zeroes written. Only sectors that changed are
  * written of a table.
@@ -41,6 +47,12 @@ struct disk_ops {
     int (*get_info)(struct disk *d, struct disk_info *info, struct error *err);
     /* Frees what the format added, and its files; not struct disk's own members, nor `below`. */
     void (*close)(struct disk *d);
+
+    /* Where may [offset, offset+size) be written past the format? DISK_DATA with place and size in
+     * *ret only if what is there is plain, this layer's alone (not shared with a snapshot, not
+     * compressed), and writing it changes no metadata (no enabled bitmap); it may be called at any
+     * time, also without a write following. Any other kind: nowhere. NULL: never. */
+    int (*place)(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
 
     /* NULL = the format cannot. */
     int (*check)(struct disk *d, unsigned flags, struct disk_check *check, struct error *err);
@@ -115,6 +127,11 @@ struct disk_format {
     int (*find_backing)(const struct disk_open *open, struct disk *d, char **ret,
                         struct error *err);
 };
+
+/** Rule 3: the moment at which a cluster was freed, and whether every request that may have known
+ * it has ended. */
+uint64_t disk_io_stamp(struct disk *d);
+bool disk_io_is_past(struct disk *d, uint64_t stamp);
 
 /** Read what is below @d: zeroes where there is nothing or beyond its end. */
 must_check int disk_below_preadv(struct disk *d, const struct iovec *iov, int iovcnt,

@@ -12,8 +12,9 @@
 #include <string.h>
 
 struct raw {
-    struct disk d;     /* must be first */
-    struct file *file; /* [init] */
+    struct disk d;        /* must be first */
+    struct file *file;    /* [init] */
+    uint64_t plain_bytes; /* [init] the file's length when it was opened */
 };
 
 static struct raw *raw_of(struct disk *d)
@@ -69,6 +70,22 @@ static int raw_status(struct disk *d, uint64_t offset, uint64_t size, struct dis
     return 0;
 }
 
+/** Anywhere but beyond the end of the file, which a write would make longer. */
+static int raw_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
+{
+    uint64_t end = raw_of(d)->plain_bytes;
+
+    *ret = (struct disk_extent){.kind = DISK_PACKED, .size = size};
+    if (offset < end)
+        *ret = (struct disk_extent){
+            .kind = DISK_DATA,
+            .size = MIN(size, end - offset),
+            .file = raw_of(d)->file,
+            .file_offset = offset,
+        };
+    return 0;
+}
+
 static int raw_get_info(struct disk *d, struct disk_info *info, struct error *err)
 {
     (void)d; /* nothing of its own to say */
@@ -104,6 +121,7 @@ static const struct disk_ops raw_ops = {
     .status = raw_status,
     .get_info = raw_get_info,
     .close = raw_close,
+    .place = raw_place,
     .resize = raw_resize,
 };
 
@@ -129,6 +147,7 @@ static int raw_open(const struct disk_open *open, struct file *file, struct disk
         .readonly = open->flags & DISK_READONLY,
     };
     r->file = file;
+    r->plain_bytes = size;
     *ret = &r->d;
     return 0;
 }
