@@ -46,7 +46,8 @@ char *build_deb_path(const struct build *b, const struct package *p, struct erro
 must_check int build_find_kernel(struct build *b, struct package *ret[BUILD_KERNEL_MAX],
                                  size_t *ret_n, struct error *err);
 
-/** Put the embedded files below @folder ("common/") into an initramfs. 0 or -errno. */
+/** Put the embedded files below @folder ("common/") into an initramfs. 0 or -errno; -ENOENT if
+ * there are none. */
 must_check int build_add_embedded(struct cpio *c, const char *folder);
 
 /** A kernel package's contents. */

@@ -64,9 +64,9 @@ int build_add_skeleton(struct cpio *c)
 int build_add_embedded(struct cpio *c, const char *folder)
 {
     size_t n = strlen(folder);
-    int r = 0;
+    int r = -ENOENT;
 
-    for (size_t i = 0; i < embedded_file_count && !r; i++) {
+    for (size_t i = 0; i < embedded_file_count && (!r || r == -ENOENT); i++) {
         const struct embedded_file *f = &embedded_files[i];
 
         if (!strncmp(f->path, folder, n))

@@ -51,13 +51,14 @@ int image_machine_run(const struct image_machine *m, struct error *err)
         .disk_count = m->disk_count,
         .console_in = -1,
         .console_out = console,
+        .no_reboot = true,
         .no_balloon = true,
     };
     struct vm *vm = NULL;
 
     if (console < 0)
         return error_set(err, errno, "cannot create '%s': %s", m->console_path, strerror(errno));
-    (void)snprintf(append, sizeof(append), "console=hvc0 %s", m->append);
+    (void)snprintf(append, sizeof(append), "console=hvc0 panic=-1 %s", m->append);
     for (unsigned i = 0; i < m->disk_count; i++) {
         config.disks[i] = (struct vm_disk_config){
             .path = m->disks[i].path,

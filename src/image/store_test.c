@@ -3,6 +3,7 @@
 
 #include "base/fd.h"
 #include "base/test.h"
+#include "image/build_internal.h"
 #include "image/cpio.h"
 #include "image/modules.h"
 #include "image/paths.h"
@@ -154,6 +155,32 @@ TEST(cpio_is_read_by_others)
     list_cpio(path, got, sizeof(got));
     EXPECT_STR(got, "40755 a=;40755 a/b=;100755 a/b/f=hello;120777 a/l=b/f;40755 dev=;"
                     "20600 dev/console=5,1;100644 empty=;");
+    EXPECT_EQ(paths_remove(root), 0);
+}
+
+/** Each of these is a guest's first program; a folder that is not there is an error. */
+TEST(every_initramfs_has_its_init)
+{
+    static const char *const folders[] = {"tiny/", "initrd/", "builder/"};
+    static char got[65536];
+    char path[128];
+
+    use_temp_data();
+    for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
+        (void)snprintf(path, sizeof(path), "%s/%zu", root, i);
+        struct cpio *c = cpio_new(path, NULL);
+        ASSERT_TRUE(c != NULL);
+        EXPECT_EQ(build_add_embedded(c, folders[i]), 0);
+        ASSERT_EQ(cpio_finish(c, NULL), 0);
+        list_cpio(path, got, sizeof(got));
+        if (!strstr(got, "100755 init=#!/bin/busybox sh\n"))
+            test_fail(__FILE__, __LINE__, "'%s' has no init: %s", folders[i], got);
+    }
+    (void)snprintf(path, sizeof(path), "%s/none", root);
+    struct cpio *c = cpio_new(path, NULL);
+    ASSERT_TRUE(c != NULL);
+    EXPECT_EQ(build_add_embedded(c, "absent/"), -ENOENT);
+    cpio_abandon(c);
     EXPECT_EQ(paths_remove(root), 0);
 }
 

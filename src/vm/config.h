@@ -64,6 +64,7 @@ struct vm_config {
     int console_out;
     bool console_uart; /* the console is the UART (firmware speaks there) and not virtio-console
                           (hvc0) */
+    bool no_reboot;    /* a guest that resets its machine stops it: VM_STOP_PANIC */
     bool no_balloon;
     bool no_rng;
     uint32_t vsock_cid;    /* 0 = no vsock device */

@@ -30,7 +30,12 @@ static void guest_poweroff(void *arg, unsigned code)
 
 static void guest_reset(void *arg)
 {
-    vm_reset(arg);
+    const struct vm *vm = arg;
+
+    if (vm->config.no_reboot)
+        vm_stop_with(arg, VM_STOP_PANIC, 1, NULL);
+    else
+        vm_reset(arg);
 }
 
 static void guest_sbi_reset(void *arg, enum sbi_reset kind, bool failure)
@@ -41,7 +46,7 @@ static void guest_sbi_reset(void *arg, enum sbi_reset kind, bool failure)
         break;
     case SBI_RESET_COLD:
     case SBI_RESET_WARM:
-        vm_reset(arg);
+        guest_reset(arg);
         break;
     }
 }

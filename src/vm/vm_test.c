@@ -195,6 +195,22 @@ TEST(guest_reboots_and_reports_failure)
     EXPECT_EQ(r.status, 1);
 }
 
+TEST(guest_that_must_not_reboot_stops)
+{
+    uint32_t code[ARRAY_SIZE(code_reboot)];
+
+    memcpy(code, code_reboot, sizeof(code));
+    code[17] = 0x00000593; /* li a1, 0: after the reboot, shut down without failure */
+    struct vm_config c = CONFIG_CODE(2, code);
+    struct vm_result r = run(&c);
+    EXPECT_EQ(r.reason, VM_STOP_POWEROFF);
+    c = CONFIG_CODE(2, code);
+    c.no_reboot = true;
+    r = run(&c);
+    EXPECT_EQ(r.reason, VM_STOP_PANIC);
+    EXPECT_EQ(r.status, 1);
+}
+
 TEST(harts_are_started_by_the_guest)
 {
     for (int i = 0; i < 5; i++) {
