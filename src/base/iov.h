@@ -1,9 +1,10 @@
-/* Scatter lists: sizes and slices. Header only. */
+/* Scatter lists: sizes, slices, zeroes. Header only. */
 #ifndef BASE_IOV_H
 #define BASE_IOV_H
 
 #include "base/macros.h"
 
+#include <string.h>
 #include <sys/uio.h>
 
 /** Bytes in all. */
@@ -14,6 +15,13 @@ static inline size_t iov_bytes(const struct iovec *iov, unsigned n)
     for (unsigned i = 0; i < n; i++)
         total += iov[i].iov_len;
     return total;
+}
+
+/** Fill all of it with zeroes. */
+static inline void iov_zero(const struct iovec *iov, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        memset(iov[i].iov_base, 0, iov[i].iov_len);
 }
 
 /** The part [skip, skip+size) of @src, as far as there is one, as a list of its own in @dst, which

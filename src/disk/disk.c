@@ -95,10 +95,11 @@ int disk_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool may_u
     return rc;
 }
 
-static void zero_iov(const struct iovec *iov, int n)
+static int read_below(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset)
 {
-    for (int i = 0; i < n; i++)
-        memset(iov[i].iov_base, 0, iov[i].iov_len);
+    if (d->map)
+        return chain_map_preadv(d->map, iov, iovcnt, offset);
+    return disk_preadv(d->below, iov, iovcnt, offset);
 }
 
 int disk_below_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset)
@@ -108,15 +109,15 @@ int disk_below_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint6
     struct iovec part[DISK_MAX_IOV];
 
     if (!d->below || offset >= end) {
-        zero_iov(iov, iovcnt);
+        iov_zero(iov, (unsigned)iovcnt);
         return 0;
     }
     if (total <= end - offset)
-        return disk_preadv(d->below, iov, iovcnt, offset);
+        return read_below(d, iov, iovcnt, offset);
     int n = (int)iov_slice(part, iov, (unsigned)iovcnt, (size_t)(end - offset), total);
-    zero_iov(part, n);
+    iov_zero(part, (unsigned)n);
     n = (int)iov_slice(part, iov, (unsigned)iovcnt, 0, (size_t)(end - offset));
-    return disk_preadv(d->below, part, n, offset);
+    return read_below(d, part, n, offset);
 }
 
 int disk_status(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
@@ -136,6 +137,7 @@ int disk_map(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent 
     int rc = disk_status(d, offset, size, ret);
 
     while (!rc && ret->kind == DISK_ABSENT && d->below) {
+        struct chain_map *map = d->map;
         uint64_t end;
 
         d = d->below;
@@ -143,6 +145,11 @@ int disk_map(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent 
         end = size_of(d);
         if (offset >= end) { /* a layer that ends here hides what is below it */
             *ret = (struct disk_extent){.kind = DISK_ZERO, .size = ret->size};
+            break;
+        }
+        if (map) { /* knows it through all of them */
+            rc = chain_map_find(map, offset, MIN(ret->size, end - offset), ret);
+            depth += ret->depth;
             break;
         }
         rc = disk_status(d, offset, MIN(ret->size, end - offset), ret);

@@ -1,8 +1,8 @@
 /* A virtual disk: one ops struct over every format, and chains of them.
  *
  * A disk that is opened is a chain of layers: the image that was named, its backing image `below`
- * it, and so on. The top layer's own functions read through the layers below it where it holds
- * nothing itself.
+ * it, and so on. The top layer's own functions read what is below where they hold nothing
+ * themselves; the layers below are read-only, and are resolved into one map.
  *
  * Calls are synchronous, run on an I/O thread, and several threads may use one disk at once: a
  * format locks what it must. Offsets and lengths are bytes; any alignment is allowed; a request
@@ -19,6 +19,7 @@
 #define DISK_MAX_DEPTH 256          /* layers of a chain */
 #define DISK_MAX_BYTES (1ULL << 62) /* of a virtual disk */
 
+struct chain_map;
 struct disk;
 struct disk_ops;
 struct disk_format;
@@ -40,8 +41,10 @@ struct disk {
     bool readonly;          /* [init] */
     uint32_t cluster_bytes; /* [init] unit of allocation; 0 = none (raw) */
     struct disk *below; /* [init] what reads where this layer holds nothing; owned; NULL = zeroes */
-    char *path;         /* [init] of the image, for messages; owned */
-    char *backing_path; /* as the image names it; owned; NULL = it names none */
+    struct chain_map
+        *map;   /* [init] `below` and all under it, resolved; owned; NULL = layer by layer */
+    char *path; /* [init] of the image, for messages; owned */
+    char *backing_path;   /* as the image names it; owned; NULL = it names none */
     char *backing_format; /* as the image names it; owned; NULL = it does not say */
     struct disk_guard guard;
 };

@@ -8,6 +8,19 @@
 /** Copy-on-write over @base, which it takes on success, into an unlinked temporary file. */
 must_check int overlay_new(struct disk *base, struct disk **ret, struct error *err);
 
+/** A map over @highest and the layers below it, all read-only and alive until chain_map_free():
+ * chain_map.c. -ENOMEM. */
+must_check int chain_map_new(struct disk *highest, struct chain_map **ret);
+void chain_map_free(struct chain_map *m); /* takes NULL */
+
+/** Read within the highest layer's size, whatever layer has it. */
+must_check int chain_map_preadv(struct chain_map *m, const struct iovec *iov, int iovcnt,
+                                uint64_t offset);
+
+/** As disk_map() of the highest layer. */
+must_check int chain_map_find(struct chain_map *m, uint64_t offset, uint64_t size,
+                              struct disk_extent *ret);
+
 /** Lock @fd of file @path as qemu does: readers exclude writers, writers exclude all; -EBUSY names
  * the holder. File systems without locks are left unlocked. Lasts until the last close of this
  * opening. */

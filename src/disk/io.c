@@ -4,16 +4,9 @@
 
 #include <fcntl.h>
 #include <limits.h>
-#include <string.h>
 
 #define ZERO_CHUNK 65536u
 #define ZERO_IOV   16
-
-static void zero_iov(const struct iovec *iov, int n)
-{
-    for (int i = 0; i < n; i++)
-        memset(iov[i].iov_base, 0, iov[i].iov_len);
-}
 
 static int transfer(int fd, const struct iovec *iov, int n, uint64_t offset, bool write)
 {
@@ -32,7 +25,7 @@ static int transfer(int fd, const struct iovec *iov, int n, uint64_t offset, boo
         if (moved == 0) {
             if (write)
                 return -EIO;
-            zero_iov(iov, n);
+            iov_zero(iov, (unsigned)n);
             return 0;
         }
         done += (size_t)moved;

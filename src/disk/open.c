@@ -30,8 +30,10 @@ static void destroy_layer(struct disk *d)
     char *path = d->path;
     char *backing_path = d->backing_path;
     char *backing_format = d->backing_format;
+    struct chain_map *map = d->map;
 
     d->ops->close(d);
+    chain_map_free(map);
     free(path);
     free(backing_path);
     free(backing_format);
@@ -241,6 +243,8 @@ static int open_chain(struct disk *top, int dir_fd, unsigned flags, enum disk_re
             d = d->below = below;
     }
     fd_close(dir_fd);
+    if (!rc && top->below && top->below->below && chain_map_new(top->below, &top->map))
+        return error_set(err, ENOMEM, "out of memory");
     return rc;
 }
 
