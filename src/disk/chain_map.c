@@ -28,8 +28,9 @@
 #define STRIPES      32u
 #define BUCKETS      256u
 #define STRIPE_BYTES (1u << 20)
-#define REGION_LEAST 256u /* a region counts as so many bytes at least, which bounds their number \
-                           */
+#define REGION_LEAST                                                             \
+    256u /* a region counts as so many bytes at least, which bounds their number \
+          */
 #define PIECES_AT_ONCE 64u
 
 struct piece {

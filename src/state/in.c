@@ -342,3 +342,14 @@ int state_check_all_read(const struct state_section *s, struct error *err)
     }
     return 0;
 }
+
+int state_load(const struct state_in *in, const char *name, unsigned instance, unsigned version,
+               const struct state_field *fields, void *object, struct error *err)
+{
+    const struct state_section *s;
+    int rc = state_find(in, name, instance, version, &s, err);
+
+    if (!rc)
+        rc = state_get(s, fields, object, err);
+    return rc ? rc : state_check_all_read(s, err);
+}

@@ -175,6 +175,14 @@ void state_put_bytes(struct state_out *out, const char *name, const void *data, 
     append(out, data, size);
 }
 
+void state_save(struct state_out *out, const char *name, unsigned instance, unsigned version,
+                const struct state_field *fields, const void *object)
+{
+    state_begin(out, name, instance, version);
+    state_put(out, fields, object);
+    state_end(out);
+}
+
 int state_out_take(struct state_out *out, uint8_t **ret_data, size_t *ret_size)
 {
     if (!out || out->failed || out->size > UINT32_MAX)

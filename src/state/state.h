@@ -7,18 +7,12 @@
  *     };
  *     void rtc_save(struct rtc *r, struct state_out *out)
  *     {
- *         state_begin(out, "rtc", 0, 1);
- *         state_put(out, rtc_fields, r);
- *         state_end(out);
+ *         state_save(out, "rtc", 0, 1, rtc_fields, r);
  *     }
  *     int rtc_load(struct rtc *r, const struct state_in *in, struct error *err)
  *     {
- *         const struct state_section *s;
- *         int rc = state_find(in, "rtc", 0, 1, &s, err);
- *         if (!rc)
- *             rc = state_get(s, rtc_fields, r, err);     all fields or none; then check what they
- * mean
- *         ...
+ *         int rc = state_load(in, "rtc", 0, 1, rtc_fields, r, err);      all fields or none
+ *         ... then check what they mean, and drive outputs
  *     }
  *
  * A saved state is hostile: its structure is checked here, what the values mean by the part that
@@ -121,6 +115,15 @@ must_check int state_get_bytes(const struct state_section *s, const char *name, 
 /** Is every field of the section one that was asked for? For the end of a load: -EINVAL names the
  * first that was not. */
 must_check int state_check_all_read(const struct state_section *s, struct error *err);
+
+/** A section that is one table and nothing else: find, get, check that all was read. */
+must_check int state_load(const struct state_in *in, const char *name, unsigned instance,
+                          unsigned version, const struct state_field *fields, void *object,
+                          struct error *err);
+
+/** A section that is one table: begin, put, end. */
+void state_save(struct state_out *out, const char *name, unsigned instance, unsigned version,
+                const struct state_field *fields, const void *object);
 
 /** -EINVAL: "saved state of NAME: ...", for what a loader finds wrong with values. */
 int state_bad(const struct state_section *s, struct error *err, const char *fmt, ...)

@@ -16,6 +16,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "state/state.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -393,4 +394,109 @@ void cfi_flash_reset(struct cfi_flash *f)
     for (unsigned i = 0; i < CHIPS; i++)
         f->chips[i] = (struct chip){.status = STATUS_READY};
     mutex_unlock(&f->lock);
+}
+
+#define STATE_PAGE 4096u
+
+static const struct state_field chip_fields[] = {
+    STATE_FIELD(struct chip, mode),
+    STATE_FIELD(struct chip, step),
+    STATE_FIELD(struct chip, status),
+    STATE_FIELD(struct chip, buffer_left),
+    STATE_FIELD(struct chip, buffer_count),
+    STATE_FIELD(struct chip, buffer_block),
+    STATE_ARRAY(struct chip, addr),
+    STATE_ARRAY(struct chip, buffer),
+    {0},
+};
+
+static bool is_erased(const uint8_t *page)
+{
+    return !page[0] && !memcmp(page, page + 1, STATE_PAGE - 1);
+}
+
+/** The pages that are not erased, each after its number. */
+static void put_content(const struct cfi_flash *f, struct state_out *out)
+{
+    uint64_t pages = 0;
+    uint8_t *at;
+
+    for (uint64_t i = 0; i < CFI_FLASH_SIZE / STATE_PAGE; i++)
+        pages += !is_erased(f->content + i * STATE_PAGE);
+    uint8_t *data = at = malloc(pages * (STATE_PAGE + 4) + 1);
+    for (uint64_t i = 0; data && i < CFI_FLASH_SIZE / STATE_PAGE; i++) {
+        if (is_erased(f->content + i * STATE_PAGE))
+            continue;
+        store_le32(at, (uint32_t)i);
+        memcpy(at + 4, f->content + i * STATE_PAGE, STATE_PAGE);
+        at += STATE_PAGE + 4;
+    }
+    if (data)
+        state_put_bytes(out, "content", data, (size_t)(at - data));
+    free(data); /* without the field the state does not load: nothing is lost silently */
+}
+
+void cfi_flash_save(struct cfi_flash *f, unsigned instance, struct state_out *out)
+{
+    mutex_lock(&f->lock);
+    for (unsigned i = 0; i < CHIPS; i++)
+        state_save(out, "flash-chip", instance * CHIPS + i, 1, chip_fields, &f->chips[i]);
+    state_begin(out, "flash", instance, 1);
+    put_content(f, out);
+    state_end(out);
+    mutex_unlock(&f->lock);
+}
+
+static int get_content_locked(struct cfi_flash *f, const struct state_section *s, struct error *err)
+    REQUIRES(f->lock)
+{
+    const uint8_t *data;
+    size_t size;
+    int rc = state_get_bytes(s, "content", CFI_FLASH_SIZE / STATE_PAGE * (STATE_PAGE + 4), &data,
+                             &size, err);
+
+    if (rc)
+        return rc;
+    if (size % (STATE_PAGE + 4))
+        return state_bad(s, err, "the content is cut off");
+    memset(f->content, 0, CFI_FLASH_SIZE);
+    for (; size; size -= STATE_PAGE + 4, data += STATE_PAGE + 4) {
+        uint64_t page = load_le32(data);
+
+        if (page >= CFI_FLASH_SIZE / STATE_PAGE)
+            return state_bad(s, err, "a page beyond the end");
+        memcpy(f->content + page * STATE_PAGE, data + 4, STATE_PAGE);
+    }
+    write_back_locked(f, 0, CFI_FLASH_SIZE);
+    return 0;
+}
+
+static bool chip_is_sound(const struct chip *c)
+{
+    if (c->mode > MODE_QUERY || c->step > STEP_BUFFER_CONFIRM)
+        return false;
+    return c->buffer_count <= BUFFER_WORDS && c->buffer_left <= BUFFER_WORDS - c->buffer_count &&
+           (c->step != STEP_BUFFER_DATA || c->buffer_left);
+}
+
+int cfi_flash_load(struct cfi_flash *f, unsigned instance, const struct state_in *in,
+                   struct error *err)
+{
+    const struct state_section *s;
+    int rc = state_find(in, "flash", instance, 1, &s, err);
+
+    mutex_lock(&f->lock);
+    for (unsigned i = 0; i < CHIPS && !rc; i++) {
+        rc = state_load(in, "flash-chip", instance * CHIPS + i, 1, chip_fields, &f->chips[i], err);
+        if (!rc && !chip_is_sound(&f->chips[i])) {
+            f->chips[i] = (struct chip){.status = STATUS_READY};
+            rc = state_bad(s, err, "a chip's buffer is beyond its end");
+        }
+    }
+    if (!rc)
+        rc = get_content_locked(f, s, err);
+    if (!rc)
+        rc = state_check_all_read(s, err);
+    mutex_unlock(&f->lock);
+    return rc;
 }

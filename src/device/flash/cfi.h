@@ -6,6 +6,8 @@
 
 #define CFI_FLASH_SIZE (32ULL << 20)
 
+struct state_in;
+struct state_out;
 struct cfi_flash;
 
 /** Add a bank of CFI_FLASH_SIZE bytes (two 16-bit chips side by side: bank width 4) at @base of
@@ -19,5 +21,11 @@ void cfi_flash_free(struct cfi_flash *f);
 
 /** Back to reading the array; content stays. */
 void cfi_flash_reset(struct cfi_flash *f);
+
+/** State for a snapshot: vCPUs and loops stand still. A failed load leaves the device in any state:
+ * reset or free it. */
+void cfi_flash_save(struct cfi_flash *f, unsigned instance, struct state_out *out);
+must_check int cfi_flash_load(struct cfi_flash *f, unsigned instance, const struct state_in *in,
+                              struct error *err);
 
 #endif

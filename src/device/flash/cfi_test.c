@@ -2,7 +2,9 @@
 #include "base/fd.h"
 #include "base/test.h"
 #include "device/flash/cfi.h"
+#include "state/test_state.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 
@@ -146,4 +148,32 @@ TEST(file_keeps_what_was_written)
     cfi_flash_free(flash);
     fd_close(fd);
     (void)unlink(path);
+}
+
+TEST(saved_state_loads)
+{
+    struct state_out *out = state_out_new();
+    struct error err = {0};
+
+    setup(NULL);
+    wr(0x40000, 0x00400040); /* program */
+    wr(0x40000, 0x12345678);
+    wr(0x80000, 0x00e800e8); /* a buffer of two words, one of which has come */
+    wr(0x80000, 0x00010001);
+    wr(0x80000, 0xaaaabbbb);
+    cfi_flash_save(flash, 1, out);
+    struct state_in *in = test_state_turn(out);
+    cfi_flash_reset(flash);
+    wr(0x40000, 0x00200020); /* erase */
+    wr(0x40000, 0x00d000d0);
+    if (cfi_flash_load(flash, 1, in, &err))
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    wr(0x80004, 0xccccdddd);
+    wr(0x80000, 0x00d000d0);
+    wr(0, 0x00ff00ff);
+    EXPECT_EQ(rd(0x40000), 0x12345678);
+    EXPECT_EQ(rd(0x80000), 0xaaaabbbb);
+    EXPECT_EQ(rd(0x80004), 0xccccdddd);
+    EXPECT_EQ(cfi_flash_load(flash, 0, in, &err), -EINVAL);
+    state_in_free(in);
 }

@@ -9,6 +9,7 @@
  * Threads: any; one lock, held while outputs are driven. */
 #include "device/irq/aclint.h"
 #include "base/log.h"
+#include "state/state.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -187,4 +188,38 @@ void aclint_resume(struct aclint *a)
     for (unsigned i = 0; i < a->config.harts; i++)
         update_locked(a, &a->harts[i]);
     mutex_unlock(&a->lock);
+}
+
+static const struct state_field hart_fields[] = {
+    STATE_FIELD(struct hart, mtimecmp),
+    STATE_FIELD(struct hart, msip),
+    {0},
+};
+
+void aclint_save(struct aclint *a, struct state_out *out)
+{
+    mutex_lock(&a->lock);
+    for (unsigned i = 0; i < a->config.harts; i++)
+        state_save(out, "aclint", i, 1, hart_fields, &a->harts[i]);
+    mutex_unlock(&a->lock);
+}
+
+int aclint_load(struct aclint *a, const struct state_in *in, struct error *err)
+{
+    int rc = 0;
+
+    mutex_lock(&a->lock);
+    for (unsigned i = 0; i < a->config.harts && !rc; i++) {
+        struct hart *h = &a->harts[i];
+        struct hart loaded;
+
+        rc = state_load(in, "aclint", i, 1, hart_fields, &loaded, err);
+        if (rc)
+            break;
+        h->mtimecmp = loaded.mtimecmp;
+        set_msip_locked(a, h, loaded.msip);
+        update_locked(a, h);
+    }
+    mutex_unlock(&a->lock);
+    return rc;
 }

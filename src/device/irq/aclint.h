@@ -10,6 +10,8 @@
 #define ACLINT_MAX_HARTS 16
 #define ACLINT_SIZE      0x10000ULL
 
+struct state_in;
+struct state_out;
 struct aclint;
 
 struct aclint_config {
@@ -29,5 +31,10 @@ void aclint_reset(struct aclint *a);
 
 /** The guest clock runs again after a pause: set the timers anew. Any thread. */
 void aclint_resume(struct aclint *a);
+
+/** State for a snapshot: vCPUs and loops stand still. A failed load leaves the device in any state:
+ * reset or free it. */
+void aclint_save(struct aclint *a, struct state_out *out);
+must_check int aclint_load(struct aclint *a, const struct state_in *in, struct error *err);
 
 #endif

@@ -1,7 +1,9 @@
 /* Tests of the ACLINT, through its registers and in real time. */
 #include "base/test.h"
 #include "device/irq/aclint.h"
+#include "state/test_state.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 #define BASE 0x02000000ULL
@@ -120,4 +122,25 @@ TEST(no_timer_interrupt_while_paused)
     EXPECT_TRUE(wait_for(&mtip[0]));
     aclint_free(aclint);
     loop_free(loop);
+}
+
+TEST(saved_state_loads)
+{
+    struct state_out *out = state_out_new();
+    struct error err = {0};
+
+    setup();
+    wr(4, 4, 1);
+    wr(0x4000, 8, 0); /* reached */
+    wr(0x4008, 8, 1ULL << 60);
+    aclint_save(aclint, out);
+    struct state_in *in = test_state_turn(out);
+    aclint_reset(aclint);
+    EXPECT_TRUE(!up(&msip[1]) && !up(&mtip[0]));
+    if (aclint_load(aclint, in, &err))
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    EXPECT_TRUE(up(&msip[1]) && up(&mtip[0]) && !up(&msip[0]) && !up(&mtip[1]));
+    EXPECT_EQ(rd(0x4008, 8), 1ULL << 60);
+    EXPECT_EQ(rd(4, 4), 1);
+    state_in_free(in);
 }

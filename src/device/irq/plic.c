@@ -11,6 +11,7 @@
 #include "device/irq/plic.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "state/state.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -255,4 +256,49 @@ void plic_reset(struct plic *p)
     }
     update_locked(p);
     mutex_unlock(&p->lock);
+}
+
+static const struct state_field plic_fields[] = {
+    STATE_ARRAY(struct plic, level),
+    STATE_ARRAY(struct plic, pending),
+    STATE_ARRAY(struct plic, busy),
+    STATE_ARRAY(struct plic, priority),
+    {0},
+};
+static const struct state_field context_fields[] = {
+    STATE_ARRAY(struct context, enable),
+    STATE_FIELD(struct context, threshold),
+    {0},
+};
+
+void plic_save(struct plic *p, struct state_out *out)
+{
+    mutex_lock(&p->lock);
+    state_save(out, "plic", 0, 1, plic_fields, p);
+    for (unsigned i = 0; i < p->config.contexts; i++)
+        state_save(out, "plic-context", i, 1, context_fields, &p->contexts[i]);
+    mutex_unlock(&p->lock);
+}
+
+int plic_load(struct plic *p, const struct state_in *in, struct error *err)
+{
+    mutex_lock(&p->lock);
+    int rc = state_load(in, "plic", 0, 1, plic_fields, p, err);
+    for (unsigned i = 0; i < p->config.contexts && !rc; i++)
+        rc = state_load(in, "plic-context", i, 1, context_fields, &p->contexts[i], err);
+    /* What a guest cannot have set is dropped, as a write of it would be. */
+    for (unsigned w = 0; w < WORDS; w++) {
+        p->level[w] &= valid_bits(p, w);
+        p->pending[w] &= valid_bits(p, w);
+        p->busy[w] &= valid_bits(p, w);
+        for (unsigned i = 0; i < p->config.contexts; i++)
+            p->contexts[i].enable[w] &= valid_bits(p, w);
+    }
+    for (unsigned i = 0; i <= PLIC_MAX_SOURCES; i++)
+        p->priority[i] &= MAX_PRIORITY;
+    for (unsigned i = 0; i < p->config.contexts; i++)
+        p->contexts[i].threshold &= MAX_PRIORITY;
+    update_locked(p);
+    mutex_unlock(&p->lock);
+    return rc;
 }

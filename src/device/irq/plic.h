@@ -9,6 +9,8 @@
 #define PLIC_MAX_CONTEXTS 32
 #define PLIC_SIZE         0x600000ULL
 
+struct state_in;
+struct state_out;
 struct plic;
 
 struct plic_config {
@@ -25,5 +27,10 @@ void plic_reset(struct plic *p);
 
 /** The wire into source @id, 1..sources. */
 struct irq_line plic_input(struct plic *p, unsigned id);
+
+/** State for a snapshot: vCPUs and loops stand still. A failed load leaves the device in any state:
+ * reset or free it. */
+void plic_save(struct plic *p, struct state_out *out);
+must_check int plic_load(struct plic *p, const struct state_in *in, struct error *err);
 
 #endif

@@ -1,6 +1,7 @@
 /* Tests of the PLIC, through its registers. */
 #include "base/test.h"
 #include "device/irq/plic.h"
+#include "state/test_state.h"
 
 #define BASE 0x0c000000ULL
 
@@ -158,4 +159,34 @@ TEST(one_of_several_contexts_wins)
     EXPECT_EQ(rd(4 * 33), 0);
     enable(1, 33, 1); /* the wire is still up */
     EXPECT_TRUE(up[1]);
+}
+
+TEST(saved_state_loads)
+{
+    struct state_out *out = state_out_new();
+    struct error err = {0};
+
+    setup();
+    enable(1, 33, 5);
+    enable(0, 7, 3);
+    wr(0x200000, 2);
+    set(33, true);
+    set(7, true);
+    EXPECT_EQ(claim(1), 33); /* under service */
+    plic_save(plic, out);
+    struct state_in *in = test_state_turn(out);
+    set(33, false);
+    set(7, false);
+    plic_reset(plic);
+    EXPECT_TRUE(!up[0]);
+    if (plic_load(plic, in, &err))
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    EXPECT_TRUE(up[0] && !up[1]);
+    EXPECT_EQ(rd(4 * 33), 5);
+    EXPECT_EQ(rd(0x200000), 2);
+    complete(1, 33); /* its line is still up: once more */
+    EXPECT_TRUE(up[1]);
+    EXPECT_EQ(claim(1), 33);
+    EXPECT_EQ(claim(0), 7);
+    state_in_free(in);
 }

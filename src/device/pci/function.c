@@ -45,9 +45,7 @@ static void store_bar(uint8_t *config, const struct pci_info *info, unsigned bar
         store_le32(p + 4, (uint32_t)(value >> 32));
 }
 
-/* Invariant 2. */
-static void update_decoding_locked(struct pci_state *s, const struct pci_info *info)
-    REQUIRES(s->lock)
+void pci_update_decoding_locked(struct pci_state *s, const struct pci_info *info)
 {
     uint16_t command = load_le16(s->config + PCI_COMMAND);
     bool msix = s->msix_cap && load_le16(s->config + s->msix_cap + 2) & PCI_MSIX_ENABLE;
@@ -288,7 +286,7 @@ void pci_function_config_write(struct pci_function *f, unsigned offset, unsigned
         flr = *control & DEVCTL_FLR;
         *control &= (uint8_t)~DEVCTL_FLR; /* always reads as zero */
     }
-    update_decoding_locked(s, f->info);
+    pci_update_decoding_locked(s, f->info);
     mutex_unlock(&s->lock);
     if (flr) {
         pci_function_reset(f);
@@ -308,7 +306,7 @@ void pci_function_reset(struct pci_function *f)
     for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++)
         s->config[i] = (uint8_t)((s->config[i] & ~s->mask[i]) | (s->initial[i] & s->mask[i]));
     pci_msix_reset_locked(s);
-    update_decoding_locked(s, f->info);
+    pci_update_decoding_locked(s, f->info);
     mutex_unlock(&s->lock);
     if (f->ops->reset)
         f->ops->reset(f);

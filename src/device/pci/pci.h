@@ -11,6 +11,8 @@
 #define PCI_CONFIG_SIZE 4096
 #define PCI_MSIX_MAX    64
 
+struct state_in;
+struct state_out;
 struct pci_host;
 struct pci_function;
 
@@ -112,5 +114,10 @@ must_check int pci_host_new(struct mem *mem, const struct pci_host_config *confi
                             struct pci_host **ret, struct error *err);
 void pci_host_free(struct pci_host *host);
 void pci_host_reset(struct pci_host *host);
+
+/** State for a snapshot: vCPUs and loops stand still. A failed load leaves the device in any state:
+ * reset or free it. */
+void pci_host_save(struct pci_host *host, struct state_out *out);
+must_check int pci_host_load(struct pci_host *host, const struct state_in *in, struct error *err);
 
 #endif

@@ -110,6 +110,10 @@ enum bus_result pci_function_bar_read(struct pci_function *f, unsigned bar, uint
 enum bus_result pci_function_bar_write(struct pci_function *f, unsigned bar, uint64_t offset,
                                        unsigned size, uint64_t value);
 
+/** BARs and copies follow the command register and the BARs' registers (invariant 2 of function.c).
+ */
+void pci_update_decoding_locked(struct pci_state *s, const struct pci_info *info) REQUIRES(s->lock);
+
 int pci_msix_init(struct pci_function *f);
 void pci_msix_reset_locked(struct pci_state *s) REQUIRES(s->lock);
 uint64_t pci_msix_read(struct pci_function *f, uint64_t offset, unsigned size);

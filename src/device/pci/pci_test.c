@@ -2,6 +2,7 @@
 #include "base/bits.h"
 #include "base/test.h"
 #include "device/pci/pci.h"
+#include "state/test_state.h"
 
 #include <errno.h>
 
@@ -297,4 +298,36 @@ TEST(slots_and_capability_space_run_out_politely)
     EXPECT_TRUE(find_cap(1, 9));
     pci_remove(&f[0]);
     EXPECT_EQ(rd(cfg(1, 0), 4), 0xffffffff);
+}
+
+TEST(saved_state_loads)
+{
+    struct state_out *out = state_out_new();
+    struct pci_function f;
+    struct error err = {0};
+
+    setup(true);
+    ASSERT_EQ(pci_add(host, &f, &ops, &info, 3, NULL), 0);
+    uint64_t config = ECAM + (3 << 15);
+    mem_write(mem, GPA(config + 0x04), 2, 6);
+    mem_write(mem, GPA(config + 0x14), 4, MMIO32 + 0x700000);
+    mem_write(mem, GPA(config + 0x3c), 1, 99);
+    mem_write(mem, GPA(MMIO32 + 0x700000 + 16), 4, RAM + 0x10);
+    mem_write(mem, GPA(MMIO32 + 0x700000 + 24), 4, 0x55);
+    pci_set_intx(&f, true);
+    pci_host_save(host, out);
+    struct state_in *in = test_state_turn(out);
+    pci_host_reset(host);
+    EXPECT_EQ(lines[3], 0);
+    EXPECT_EQ(rd(config + 0x3c, 1), 0);
+    if (pci_host_load(host, in, &err))
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    EXPECT_EQ(lines[3], 1);
+    EXPECT_EQ(rd(config + 0x3c, 1), 99);
+    EXPECT_EQ(rd(config + 0x04, 2), 6);
+    EXPECT_EQ(rd(MMIO32 + 0x700000 + 16, 4), RAM + 0x10);
+    EXPECT_EQ(rd(MMIO32 + 0x700000 + 24, 4), 0x55);
+    pci_remove(&f);
+    EXPECT_EQ(pci_host_load(host, in, &err), -EINVAL); /* the device is missing */
+    state_in_free(in);
 }

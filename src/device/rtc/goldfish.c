@@ -10,6 +10,7 @@
  * Threads: vCPUs, loop; one lock, taken before the interrupt controller's. */
 #include "device/rtc/goldfish.h"
 #include "base/clock.h"
+#include "state/state.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -194,4 +195,34 @@ void goldfish_rtc_reset(struct goldfish_rtc *r)
     r->alarm_high = r->set_time_high = r->time_high = 0;
     update_locked(r);
     mutex_unlock(&r->lock);
+}
+
+static const struct state_field rtc_fields[] = {
+    STATE_FIELD(struct goldfish_rtc, offset_ns),
+    STATE_FIELD(struct goldfish_rtc, time_high),
+    STATE_FIELD(struct goldfish_rtc, set_time_high),
+    STATE_FIELD(struct goldfish_rtc, alarm_high),
+    STATE_FIELD(struct goldfish_rtc, alarm_ns),
+    STATE_FIELD(struct goldfish_rtc, armed),
+    STATE_FIELD(struct goldfish_rtc, pending),
+    STATE_FIELD(struct goldfish_rtc, irq_enabled),
+    {0},
+};
+
+void goldfish_rtc_save(struct goldfish_rtc *r, struct state_out *out)
+{
+    mutex_lock(&r->lock);
+    state_save(out, "rtc", 0, 1, rtc_fields, r);
+    mutex_unlock(&r->lock);
+}
+
+/* The offset is to the host's clock, which may be another's now: wall time goes on, as it does for
+ * a battery clock. */
+int goldfish_rtc_load(struct goldfish_rtc *r, const struct state_in *in, struct error *err)
+{
+    mutex_lock(&r->lock);
+    int rc = state_load(in, "rtc", 0, 1, rtc_fields, r, err);
+    update_locked(r);
+    mutex_unlock(&r->lock);
+    return rc;
 }

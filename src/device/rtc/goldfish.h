@@ -8,6 +8,8 @@
 
 #define GOLDFISH_RTC_SIZE 0x1000ULL
 
+struct state_in;
+struct state_out;
 struct goldfish_rtc;
 
 struct goldfish_rtc_config {
@@ -24,5 +26,11 @@ void goldfish_rtc_free(struct goldfish_rtc *r);
 
 /** Alarm and interrupt off; the time goes on. */
 void goldfish_rtc_reset(struct goldfish_rtc *r);
+
+/** State for a snapshot: vCPUs and loops stand still. A failed load leaves the device in any state:
+ * reset or free it. */
+void goldfish_rtc_save(struct goldfish_rtc *r, struct state_out *out);
+must_check int goldfish_rtc_load(struct goldfish_rtc *r, const struct state_in *in,
+                                 struct error *err);
 
 #endif

@@ -1,7 +1,9 @@
 /* Tests of the goldfish clock, in real time. */
 #include "base/test.h"
 #include "device/rtc/goldfish.h"
+#include "state/test_state.h"
 
+#include <errno.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -102,4 +104,30 @@ TEST(alarm_is_cleared_and_masked)
     mem_free(mem);
     goldfish_rtc_free(rtc);
     loop_free(loop);
+}
+
+TEST(saved_state_loads)
+{
+    struct state_out *out = state_out_new();
+    struct error err = {0};
+
+    setup();
+    wr(0x04, 1); /* set the clock: 1 << 32 ns */
+    wr(0x00, 0);
+    wr(0x10, 1);
+    wr(0x0c, 0); /* an alarm that has passed */
+    wr(0x08, 1);
+    EXPECT_TRUE(__atomic_load_n(&irq, __ATOMIC_SEQ_CST));
+    goldfish_rtc_save(rtc, out);
+    struct state_in *in = test_state_turn(out);
+    goldfish_rtc_reset(rtc);
+    wr(0x04, 0x70000000);
+    wr(0x00, 0);
+    EXPECT_TRUE(!__atomic_load_n(&irq, __ATOMIC_SEQ_CST));
+    if (goldfish_rtc_load(rtc, in, &err))
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    EXPECT_TRUE(__atomic_load_n(&irq, __ATOMIC_SEQ_CST));
+    (void)rd(0x00);
+    EXPECT_EQ(rd(0x04), 1); /* within four seconds */
+    state_in_free(in);
 }

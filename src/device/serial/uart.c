@@ -12,6 +12,7 @@
 #include "device/serial/uart.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "state/state.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -402,4 +403,76 @@ void uart_can_write(struct uart *u)
     drain_locked(u);
     update_locked(u);
     mutex_unlock(&u->lock);
+}
+
+static const struct state_field uart_fields[] = {
+    STATE_FIELD(struct uart, ier),       STATE_FIELD(struct uart, fcr),
+    STATE_FIELD(struct uart, lcr),       STATE_FIELD(struct uart, mcr),
+    STATE_FIELD(struct uart, scr),       STATE_FIELD(struct uart, msr_delta),
+    STATE_FIELD(struct uart, modem),     STATE_FIELD(struct uart, divisor),
+    STATE_FIELD(struct uart, overrun),   STATE_FIELD(struct uart, tx_pending),
+    STATE_FIELD(struct uart, timed_out), {0},
+};
+
+/** The bytes that wait, in order. */
+static void put_fifo(struct state_out *out, const char *name, const struct fifo *f)
+{
+    uint8_t bytes[FIFO_SIZE];
+
+    for (unsigned i = 0; i < f->count; i++)
+        bytes[i] = f->bytes[(f->head + i) % FIFO_SIZE];
+    state_put_bytes(out, name, bytes, f->count);
+}
+
+static int get_fifo(const struct state_section *s, const char *name, struct fifo *f,
+                    struct error *err)
+{
+    const uint8_t *bytes;
+    size_t n;
+    int rc = state_get_bytes(s, name, FIFO_SIZE, &bytes, &n, err);
+
+    if (rc)
+        return rc;
+    *f = (struct fifo){.count = (unsigned)n};
+    memcpy(f->bytes, bytes, n);
+    return 0;
+}
+
+void uart_save(struct uart *u, struct state_out *out)
+{
+    mutex_lock(&u->lock);
+    state_begin(out, "uart", 0, 1);
+    state_put(out, uart_fields, u);
+    put_fifo(out, "rx", &u->rx);
+    put_fifo(out, "tx", &u->tx);
+    state_end(out);
+    mutex_unlock(&u->lock);
+}
+
+int uart_load(struct uart *u, const struct state_in *in, struct error *err)
+{
+    const struct state_section *s;
+    int rc = state_find(in, "uart", 0, 1, &s, err);
+
+    if (rc)
+        return rc;
+    mutex_lock(&u->lock);
+    rc = state_get(s, uart_fields, u, err);
+    if (!rc)
+        rc = get_fifo(s, "rx", &u->rx, err);
+    if (!rc)
+        rc = get_fifo(s, "tx", &u->tx, err);
+    if (!rc)
+        rc = state_check_all_read(s, err);
+    u->fcr &= FCR_ENABLE | 0xc0;
+    u->mcr &= 0x1f;
+    u->ier &= 0xf;
+    u->starved = true; /* the backend may have what it could not give before */
+    if (!u->timed_out)
+        arm_timeout_locked(u);
+    drain_locked(u);
+    refill_locked(u);
+    update_locked(u);
+    mutex_unlock(&u->lock);
+    return rc;
 }

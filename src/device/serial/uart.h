@@ -9,6 +9,8 @@
 #define UART_SIZE     0x100ULL
 #define UART_CLOCK_HZ 3686400u
 
+struct state_in;
+struct state_out;
 struct uart;
 
 /** The far end of the line. */
@@ -40,5 +42,10 @@ size_t uart_receive(struct uart *u, const void *data, size_t size);
 
 /** The backend has room again. Any thread but inside backend calls. */
 void uart_can_write(struct uart *u);
+
+/** State for a snapshot: vCPUs and loops stand still. A failed load leaves the device in any state:
+ * reset or free it. */
+void uart_save(struct uart *u, struct state_out *out);
+must_check int uart_load(struct uart *u, const struct state_in *in, struct error *err);
 
 #endif

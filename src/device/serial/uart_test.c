@@ -1,7 +1,9 @@
 /* Tests of the UART, through its registers. Section and table numbers: PC16550D data sheet. */
 #include "base/test.h"
 #include "device/serial/uart.h"
+#include "state/test_state.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 #define BASE 0x10000000ULL
@@ -178,4 +180,55 @@ TEST(reset_and_free)
     mem_free(mem);
     uart_free(uart);
     loop_free(loop);
+}
+
+TEST(saved_state_loads)
+{
+    struct state_out *saved = state_out_new();
+    struct error err = {0};
+
+    setup();
+    wr(2, 1);    /* FIFOs */
+    wr(3, 0x83); /* DLAB */
+    wr(0, 0x34);
+    wr(1, 0x12);
+    wr(3, 3);
+    wr(1, 1); /* interrupt on data */
+    wr(7, 0x5a);
+    out_room = 0;
+    wr(0, 'x'); /* the backend does not take it */
+    EXPECT_EQ(uart_receive(uart, "abc", 3), 3);
+    EXPECT_EQ(rd(0), 'a');
+    uart_save(uart, saved);
+    struct state_in *in = test_state_turn(saved);
+    uart_reset(uart);
+    out_room = sizeof(out);
+    EXPECT_TRUE(!__atomic_load_n(&irq, __ATOMIC_SEQ_CST));
+    if (uart_load(uart, in, &err))
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    EXPECT_TRUE(__atomic_load_n(&irq, __ATOMIC_SEQ_CST));
+    EXPECT_TRUE(out_size == 1 && out[0] == 'x');
+    EXPECT_EQ(rd(7), 0x5a);
+    EXPECT_EQ(rd(0), 'b');
+    EXPECT_EQ(rd(0), 'c');
+    EXPECT_EQ(rd(5) & 1, 0);
+    wr(3, 0x83);
+    EXPECT_EQ(rd(0), 0x34);
+    EXPECT_EQ(rd(1), 0x12);
+    state_in_free(in);
+}
+
+TEST(saved_state_with_too_long_a_fifo_is_refused)
+{
+    struct state_out *saved = state_out_new();
+    uint8_t bytes[17] = {0};
+    struct error err = {0};
+
+    setup();
+    state_begin(saved, "uart", 0, 1);
+    state_put_bytes(saved, "rx", bytes, sizeof(bytes));
+    state_end(saved);
+    struct state_in *in = test_state_turn(saved);
+    EXPECT_EQ(uart_load(uart, in, &err), -EINVAL);
+    state_in_free(in);
 }
