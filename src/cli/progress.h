@@ -5,6 +5,8 @@
 
 #include "base/macros.h"
 
+#include <stdint.h>
+
 struct image_progress;
 
 struct progress {
@@ -14,6 +16,10 @@ struct progress {
     int64_t stage_start_ns;
     bool drawn; /* the line holds a bar that must be wiped */
     bool cancelled;
+    bool lines;       /* no terminal, but a line for each tenth */
+    unsigned tenth;   /* the last one shown */
+    int64_t start_ns; /* of the first bytes; 0 = none yet */
+    int64_t drawn_ns; /* when the bar was drawn */
 };
 
 /** Ready for progress_report(). Until progress_done(), Ctrl-C and SIGTERM cancel instead of
@@ -22,6 +28,10 @@ void progress_init(struct progress *p);
 
 /** For image_build_opts: @arg is the struct progress. -1 once the user has cancelled. */
 int progress_report(const struct image_progress *step, void *arg);
+
+/** So many bytes of @total are @verb ("converted"): a bar with rate and time left. -1 once the user
+ * has cancelled. */
+int progress_bytes(struct progress *p, const char *verb, uint64_t done, uint64_t total);
 
 /** Wipe the bar and give the signals back. */
 void progress_done(struct progress *p);

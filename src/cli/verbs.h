@@ -5,6 +5,7 @@
 #include "cli/cmd.h"
 
 extern const struct cmd cmd_completion;
+extern const struct cmd cmd_disk;
 extern const struct cmd cmd_doctor;
 extern const struct cmd cmd_help;
 extern const struct cmd cmd_image;

@@ -182,6 +182,9 @@ struct disk_info {
 must_check int disk_get_info(struct disk *d, struct disk_info *ret, struct error *err);
 void disk_info_done(struct disk_info *info);
 
+/** Add the length and the space of one of the image's files. For formats. */
+void disk_info_file(struct disk_info *info, struct file *file);
+
 /** Append a fact (the texts are copied; out of memory drops it). For formats. */
 void disk_info_text(struct disk_info *info, const char *name, const char *text);
 void disk_info_number(struct disk_info *info, const char *name, uint64_t value);
@@ -260,6 +263,9 @@ extern const struct disk_format *const disk_formats[]; /* NULL-terminated */
 
 /** By name or alias ("vpc" is vhd, "vhdx"...), or NULL. */
 const struct disk_format *disk_format_find(const char *name);
+/** By the usual ending of an image's name ("disk.qcow2"), or NULL. For images that are made; what
+ * an existing file holds, its name does not say. */
+const struct disk_format *disk_format_of_name(const char *path);
 const char *disk_format_name(const struct disk_format *f);
 const char *disk_format_title(const struct disk_format *f);
 const struct disk_create_option *disk_format_options(const struct disk_format *f);

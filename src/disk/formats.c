@@ -79,6 +79,15 @@ static bool has_suffix(const char *path, const char *suffixes)
     return false;
 }
 
+const struct disk_format *disk_format_of_name(const char *path)
+{
+    for (const struct disk_format *const *f = disk_formats; path && *f; f++) {
+        if (has_suffix(path, (*f)->suffixes))
+            return *f;
+    }
+    return NULL;
+}
+
 static int check_strangers(const uint8_t *head, const char *path, struct error *err)
 {
     for (size_t i = 0; i < ARRAY_SIZE(strangers); i++) {

@@ -3,6 +3,7 @@
 #include "disk/disk_internal.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 static void append(struct disk_info *info, struct disk_fact fact, const char *name)
 {
@@ -38,6 +39,19 @@ void disk_info_number(struct disk_info *info, const char *name, uint64_t value)
 void disk_info_bool(struct disk_info *info, const char *name, bool value)
 {
     append(info, (struct disk_fact){.kind = DISK_FACT_BOOL, .number = value}, name);
+}
+
+void disk_info_file(struct disk_info *info, struct file *file)
+{
+    uint64_t size = 0;
+    struct stat st;
+
+    if (!file_get_size(file, &size)) /* a size that cannot be found out is left out */
+        info->file_bytes += size;
+    if (file->fd >= 0 && !file->is_block && !fstat(file->fd, &st))
+        info->space_bytes += (uint64_t)st.st_blocks * 512;
+    else
+        info->space_bytes += size;
 }
 
 void disk_info_done(struct disk_info *info)

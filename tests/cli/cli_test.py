@@ -5,7 +5,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from tap import main, run, skip
 
 POSADA = sys.argv[1]
-SUBS = ["run", "list", "remove", "image", "image build", "image list", "image info", "image remove", "doctor", "help", "completion",
+SUBS = ["run", "list", "remove", "image", "image build", "image list", "image info", "image remove", "disk", "disk create",
+        "disk info", "disk convert", "disk check", "disk map", "disk compare", "doctor", "help", "completion",
         "version"]
 tmp = tempfile.TemporaryDirectory()
 HOME = {"HOME": tmp.name, "XDG_DATA_HOME": tmp.name + "/data", "XDG_CACHE_HOME": tmp.name + "/cache"}
