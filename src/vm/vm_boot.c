@@ -47,6 +47,16 @@ static void images_done(struct images *im)
     free(im->dtb);
 }
 
+static int read_initrd(const struct vm_config *c, struct images *im, struct error *err)
+{
+    if (!c->initrd)
+        return 0;
+    int rc = boot_read_file(c->initrd, INITRD_MAX, &im->initrd, &im->initrd_size, err);
+    if (!rc && !im->initrd_size)
+        rc = error_set(err, EINVAL, "initrd '%s' is empty", c->initrd);
+    return rc;
+}
+
 static int read_images(const struct vm_config *c, struct images *im, struct error *err)
 {
     const char *payload = c->firmware_payload ? c->firmware_payload : c->kernel;
@@ -64,9 +74,7 @@ static int read_images(const struct vm_config *c, struct images *im, struct erro
         im->has_payload = true;
         rc = boot_image_open(payload, c->firmware_payload != NULL, &im->payload, err);
     }
-    if (!rc && c->initrd)
-        rc = boot_read_file(c->initrd, INITRD_MAX, &im->initrd, &im->initrd_size, err);
-    return rc;
+    return rc ? rc : read_initrd(c, im, err);
 }
 
 /* Place the initrd at the top; the tree needs its addresses, and its own size changes nothing. */
@@ -211,10 +219,8 @@ int vm_dump_dtb(struct vm *vm, struct error *err)
     struct images im = {0};
     gpa_t dtb;
     gpa_t initrd;
-    int rc = 0;
+    int rc = read_initrd(&vm->config, &im, err);
 
-    if (vm->config.initrd)
-        rc = boot_read_file(vm->config.initrd, INITRD_MAX, &im.initrd, &im.initrd_size, err);
     if (!rc)
         rc = make_dtb(vm, &im, &dtb, &initrd, err);
     if (!rc) {

@@ -299,7 +299,10 @@ TEST(bad_configurations_are_refused_in_a_sentence)
 {
     struct vm_config good = CONFIG_CODE(1, code_poweroff);
     struct vm_config c = good;
+    char empty[] = "/tmp/vm_test_none.XXXXXX";
+    cleanup(fd_closep) int fd = mkstemp(empty);
 
+    ASSERT_TRUE(fd >= 0);
     c.cpus = 17;
     expect_refusal(&c, "17");
     c = good;
@@ -315,6 +318,9 @@ TEST(bad_configurations_are_refused_in_a_sentence)
     c.initrd = "/nonexistent/i";
     expect_refusal(&c, "/nonexistent/i");
     c = good;
+    c.initrd = empty;
+    expect_refusal(&c, "empty");
+    c = good;
     c.initrd = "/proc/self/exe"; /* an ELF of some size; make memory the problem */
     c.kernel = NULL;
     expect_refusal(&c, "nothing to boot");
@@ -328,6 +334,7 @@ TEST(bad_configurations_are_refused_in_a_sentence)
     c = good;
     c.flash = "/nonexistent/f";
     expect_refusal(&c, "/nonexistent/f");
+    (void)unlink(empty);
     (void)unlink(path);
 }
 

@@ -169,6 +169,7 @@ def test_bad_input_is_one_sentence_and_125():
             (["--kernel", "/bin/true"], "/bin/true"),
             (["--kernel", WORK], WORK),
             (["--kernel", tiny["kernel"], "--initrd", "/absent"], "/absent"),
+            (["--kernel", tiny["kernel"], "--initrd", empty], "empty"),
             (["--kernel", tiny["kernel"], "--disk", "/absent"], "/absent"),
             (["--kernel", tiny["kernel"], "--disk", WORK], WORK),
             (["--firmware", "/absent"], "/absent"),
