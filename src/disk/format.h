@@ -148,5 +148,6 @@ must_check int disk_create_get_bool(const struct disk_create *c, const char *nam
 #define DISK_SECTOR 512u
 
 extern const struct disk_format raw_format;
+extern const struct disk_format vdi_format;
 
 #endif

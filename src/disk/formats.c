@@ -10,6 +10,7 @@
 
 const struct disk_format *const disk_formats[] = {
     &raw_format,
+    &vdi_format,
     NULL,
 };
 
@@ -21,21 +22,20 @@ static const struct {
     uint8_t offset;
     bool packed; /* not a disk format but a packing of one */
 } strangers[] = {
-    {"QCOW2",           "QFI\xfb",               4,  0,  false},
-    {"QED",             "QED",                   4,  0,  false},
-    {"VMDK",            "KDMV",                  4,  0,  false},
-    {"VMDK",            "COWD",                  4,  0,  false},
-    {"VMDK",            "# Disk DescriptorFile", 21, 0,  false},
-    {"VHDX",            "vhdxfile",              8,  0,  false},
-    {"VHD",             "conectix",              8,  0,  false},
-    {"VDI",             "\x7f\x10\xda\xbe",      4,  64, false},
-    {"Parallels",       "WithoutFreeSpace",      16, 0,  false},
-    {"Parallels",       "WithouFreSpacExt",      16, 0,  false},
-    {"gzip-compressed", "\x1f\x8b\x08",          3,  0,  true },
+    {"QCOW2",           "QFI\xfb",               4,  0, false},
+    {"QED",             "QED",                   4,  0, false},
+    {"VMDK",            "KDMV",                  4,  0, false},
+    {"VMDK",            "COWD",                  4,  0, false},
+    {"VMDK",            "# Disk DescriptorFile", 21, 0, false},
+    {"VHDX",            "vhdxfile",              8,  0, false},
+    {"VHD",             "conectix",              8,  0, false},
+    {"Parallels",       "WithoutFreeSpace",      16, 0, false},
+    {"Parallels",       "WithouFreSpacExt",      16, 0, false},
+    {"gzip-compressed", "\x1f\x8b\x08",          3,  0, true },
     {"xz-compressed",
      "\xfd"
-     "7zXZ",                                     6,  0,  true },
-    {"zstd-compressed", "\x28\xb5\x2f\xfd",      4,  0,  true },
+     "7zXZ",                                     6,  0, true },
+    {"zstd-compressed", "\x28\xb5\x2f\xfd",      4,  0, true },
 };
 
 const struct disk_format *disk_format_find(const char *name)
