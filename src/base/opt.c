@@ -301,7 +301,7 @@ int opt_parse(const struct opt_def *opts, void *values, int argc, char **argv,
         }
         if (!strncmp(word, "--", 2))
             r = parse_long(opts, &c, word + 2, values, err);
-        else if (word[0] == '-' && word[1])
+        else if (word[0] == '-' && word[1] && !(word[1] >= '0' && word[1] <= '9'))
             r = parse_short(opts, &c, word + 1, values, err);
         else
             ret_args->v[ret_args->n++] = word;

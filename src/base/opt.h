@@ -11,8 +11,8 @@
  *     };
  *
  * Accepted: --name VALUE, --name=VALUE, -n VALUE, -nVALUE, clustered flags (-ab), --no-NAME for a
- * flag that is on by default, options and operands in any order, `--` to end them. No
- * abbreviations. */
+ * flag that is on by default, options and operands in any order, `--` to end them. A
+ * dash and a digit begin an operand ("-1G"), no option. No abbreviations. */
 #ifndef BASE_OPT_H
 #define BASE_OPT_H
 

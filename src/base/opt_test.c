@@ -98,9 +98,11 @@ TEST(every_spelling_is_read)
     EXPECT_TRUE(args.has_rest);
     ASSERT_TRUE(args.rest_n == 2);
     EXPECT_STR(args.rest[0], "--cpus");
-    EXPECT_EQ(PARSE("-m1G", "-nx"), 0);
+    EXPECT_EQ(PARSE("-m1G", "-nx", "-1G"), 0); /* a number is an operand, also a negative one */
     EXPECT_EQ(v.memory, 1u << 30);
     EXPECT_STR(v.name, "x");
+    ASSERT_TRUE(args.n == 1);
+    EXPECT_STR(args.v[0], "-1G");
     opt_done(opts, &v, &args);
 }
 

@@ -93,7 +93,7 @@ static json_t *layer_json(const struct disk *d, const struct disk_info *info)
     if (info->is_packed)
         (void)json_object_set_new(j, "compressed", json_true());
     if (d->backing_path) {
-        cleanup(freep) char *full = disk_cli_beside(d->path, d->backing_path);
+        cleanup(freep) char *full = disk_path_beside(d->path, d->backing_path);
 
         (void)json_object_set_new(j, "backing-filename", json_string(d->backing_path));
         (void)json_object_set_new(j, "full-backing-filename", json_string(full ? full : ""));

@@ -15,16 +15,22 @@ static enum disk_refs parse_refs(const char *word)
     return word && !strcmp(word, "none") ? DISK_REFS_NONE : DISK_REFS_FOLDER;
 }
 
-int disk_cli_open(const struct disk_values *v, const char *path, const char *format, unsigned flags,
-                  bool direct, struct disk **ret, struct error *err)
+struct disk_options disk_cli_options(const struct disk_values *v, const char *format,
+                                     unsigned flags)
 {
-    struct disk_options options = {
+    return (struct disk_options){
         .format = format,
-        .flags = flags | (direct ? DISK_DIRECT : 0) |
-                 (v->force_share && flags & DISK_READONLY ? DISK_NO_LOCK : 0),
+        .flags = flags | (v->force_share && flags & DISK_READONLY ? (unsigned)DISK_NO_LOCK : 0),
         .refs = parse_refs(v->refs),
         .key_file = v->key_file,
     };
+}
+
+int disk_cli_open(const struct disk_values *v, const char *path, const char *format, unsigned flags,
+                  bool direct, struct disk **ret, struct error *err)
+{
+    struct disk_options options =
+        disk_cli_options(v, format, flags | (direct ? (unsigned)DISK_DIRECT : 0));
 
     return disk_open(path, &options, ret, err);
 }
@@ -135,20 +141,10 @@ bool disk_cli_print_options(const struct disk_values *v, const struct disk_forma
     return true;
 }
 
-char *disk_cli_beside(const char *path, const char *name)
-{
-    const char *slash = strrchr(path, '/');
-    char *text = NULL;
-
-    if (*name == '/' || !slash)
-        return strdup(name);
-    return asprintf(&text, "%.*s/%s", (int)(slash - path), path, name) < 0 ? NULL : text;
-}
-
 int disk_cli_open_backing(const struct disk_values *v, const char *path, const char *name,
                           const char *format, struct disk **ret, struct error *err)
 {
-    cleanup(freep) char *beside = disk_cli_beside(path, name);
+    cleanup(freep) char *beside = disk_path_beside(path, name);
 
     if (!beside)
         return error_set(err, ENOMEM, "out of memory");
@@ -202,6 +198,6 @@ const char *disk_cli_bytes(uint64_t bytes, char *buf, size_t size)
     if (!u)
         (void)snprintf(buf, size, "%" PRIu64 " bytes", bytes);
     else
-        (void)snprintf(buf, size, "%.3g %s (%" PRIu64 " bytes)", value, units[u], bytes);
+        (void)snprintf(buf, size, "%.4g %s (%" PRIu64 " bytes)", value, units[u], bytes);
     return buf;
 }

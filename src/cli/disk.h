@@ -116,6 +116,10 @@ static inline bool disk_cli_wants_json(const struct disk_values *v)
     return v->json || (v->output && !strcmp(v->output, "json"));
 }
 
+/** The rows of @v as disk_open() takes them; @format may be NULL. */
+struct disk_options disk_cli_options(const struct disk_values *v, const char *format,
+                                     unsigned flags);
+
 /** Open @path by the rows of @v; @format may be NULL. @direct: --cache=none was given for it. */
 must_check int disk_cli_open(const struct disk_values *v, const char *path, const char *format,
                              unsigned flags, bool direct, struct disk **ret, struct error *err);
@@ -151,9 +155,6 @@ must_check int disk_cli_open_backing(const struct disk_values *v, const char *pa
                                      const char *name, const char *format, struct disk **ret,
                                      struct error *err);
 
-/** @name as seen from the folder of @path; heap, NULL = no memory. */
-char *disk_cli_beside(const char *path, const char *name);
-
 /** A job whose progress is shown by the rows of @v, on @title. Ended by disk_cli_job_done(), also
  * before an error is printed. */
 struct disk_cli_job {
@@ -172,11 +173,19 @@ void disk_cli_print_json(json_t *j);
 /** "1.5 GiB (1610612736 bytes)"; returns @buf. */
 const char *disk_cli_bytes(uint64_t bytes, char *buf, size_t size);
 
+extern const struct cmd cmd_disk_bench;
+extern const struct cmd cmd_disk_bitmap;
 extern const struct cmd cmd_disk_check;
+extern const struct cmd cmd_disk_commit;
+extern const struct cmd cmd_disk_compact;
 extern const struct cmd cmd_disk_compare;
 extern const struct cmd cmd_disk_convert;
 extern const struct cmd cmd_disk_create;
 extern const struct cmd cmd_disk_info;
 extern const struct cmd cmd_disk_map;
+extern const struct cmd cmd_disk_measure;
+extern const struct cmd cmd_disk_merge;
+extern const struct cmd cmd_disk_rebase;
+extern const struct cmd cmd_disk_resize;
 
 #endif

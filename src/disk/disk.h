@@ -71,6 +71,7 @@ struct disk_options {   /* all zero: a writable disk of probed format */
     unsigned flags;
     enum disk_refs refs;
     const char *key_file; /* passphrase of an encrypted image; NULL = none */
+    unsigned write_depth; /* the layer so far below the top is opened for writing too; 0 = none */
 };
 
 /** Open @path and the chain below it. @options may be NULL. Format NULL: known by its magic, else

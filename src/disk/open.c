@@ -229,21 +229,24 @@ static int open_backing(struct disk *above, int *dir_fd, unsigned flags, enum di
 }
 
 /** Everything below @top, which lies in folder @dir_fd (closed here). */
-static int open_chain(struct disk *top, int dir_fd, unsigned flags, enum disk_refs refs,
-                      struct chain_ids *ids, struct error *err)
+static int open_chain(struct disk *top, int dir_fd, unsigned flags,
+                      const struct disk_options *options, struct chain_ids *ids, struct error *err)
 {
     struct disk *d = top;
     int rc = 0;
 
-    while (!rc && d->backing_path) {
+    for (unsigned depth = 1; !rc && d->backing_path; depth++) {
+        unsigned access = depth == options->write_depth ? 0 : DISK_READONLY;
         struct disk *below = NULL;
 
-        rc = open_backing(d, &dir_fd, flags | DISK_READONLY, refs, ids, &below, err);
+        rc = open_backing(d, &dir_fd, (flags & ~(unsigned)DISK_READONLY) | access, options->refs,
+                          ids, &below, err);
         if (!rc)
             d = d->below = below;
     }
     fd_close(dir_fd);
-    if (!rc && top->below && top->below->below && chain_map_new(top->below, &top->map))
+    if (!rc && !options->write_depth && top->below && top->below->below &&
+        chain_map_new(top->below, &top->map))
         return error_set(err, ENOMEM, "out of memory");
     return rc;
 }
@@ -325,7 +328,7 @@ int disk_open(const char *path, const struct disk_options *options, struct disk 
     if (flags & DISK_NO_BACKING)
         fd_close(dir_fd);
     else
-        rc = open_chain(d, dir_fd, flags, options->refs, &ids, err);
+        rc = open_chain(d, dir_fd, flags, options, &ids, err);
     if (!rc && options->flags & DISK_SNAPSHOT)
         rc = add_snapshot_overlay(&d, options->flags & DISK_READONLY, err);
     if (rc)

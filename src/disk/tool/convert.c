@@ -55,7 +55,10 @@ int disk_convert(const struct disk_convert *convert, const struct disk_job *job,
 {
     struct disk_stage *stage = NULL;
     struct disk_create create = convert->create;
-    int rc = disk_stage_new(convert->path, create.force, &stage, err);
+    enum disk_stage_mode mode = convert->in_place ? DISK_STAGE_IN_PLACE
+                                : create.force    ? DISK_STAGE_REPLACE
+                                                  : DISK_STAGE_NEW;
+    int rc = disk_stage_new(convert->path, mode, &stage, err);
 
     if (rc)
         return rc;

@@ -1,8 +1,8 @@
 /* Copying what a disk shows to another: sparse, in parallel, compressed where wanted.
  *
  * The disk is cut into chunks. What the source's map calls zero or absent for whole chunks is
- * passed over without reading; the rest is read chunk by chunk, and each unit of 4 KiB is found to
- * be data, zero, or not to be written at all.
+ * passed over without reading; the rest is read chunk by chunk, and each unit (4 KiB, or a sector
+ * where only some layers are copied) is found to be data, zero, or not to be written at all.
  *
  * Invariants: (1) a chunk is a multiple of the target's clusters wherever whole clusters matter
  * (compression, a base); (2) two threads never write to the same chunk; (3) compressed clusters are
@@ -21,6 +21,7 @@
 #define CHUNK_MIN (256u << 10) /* with its copies it stays in a core's own cache */
 #define CHUNK_MAX (2u << 20)
 #define UNITS_MAX (CHUNK_MAX / UNIT)
+#define SECTOR    512u /* the unit where layers are told apart: what they hold is in sectors */
 
 enum { KIND_ZERO = 1, KIND_MIXED, KIND_DATA };
 
@@ -29,8 +30,9 @@ enum unit_state { UNIT_SKIP, UNIT_ZERO, UNIT_DATA };
 struct copier {
     const struct disk_copy *c;
     uint64_t size_bytes;
+    uint32_t unit;
     uint32_t chunk;
-    uint32_t cluster;        /* of the target; UNIT if it does not matter */
+    uint32_t cluster;        /* of the target; a unit if it does not matter */
     struct disk_extent last; /* [walk's lock] of the source, as found for the piece before */
     uint64_t last_offset;    /* [walk's lock] */
     bool write_failed;       /* [atomic] the failure was the target's */
@@ -40,6 +42,7 @@ struct copier {
 struct chunk {
     uint64_t offset;
     size_t size;
+    uint32_t unit;
     unsigned units;
     uint8_t *data, *base, *packed;
     uint8_t state[UNITS_MAX];
@@ -59,6 +62,9 @@ static bool is_wanted(const struct copier *s, const struct disk_extent *e)
 {
     if (s->c->depth)
         return e->kind != DISK_ABSENT && e->depth < s->c->depth;
+    if (s->c->from_depth)
+        return (e->depth >= s->c->from_depth || e->kind == DISK_ABSENT) &&
+               (!s->c->to_depth || e->depth < s->c->to_depth);
     /* what both read in the same layer below needs no comparison */
     return !(s->c->base && s->c->base == s->c->source->below && e->depth > 0);
 }
@@ -140,8 +146,9 @@ static int find(void *arg, struct piece *p)
 /** Mark the units that [from, to) of the chunk touches, or with @whole those that lie within. */
 static void mark(const struct chunk *k, bool *flags, uint64_t from, uint64_t to, bool whole)
 {
-    uint64_t first = whole ? (from + UNIT - 1) / UNIT : from / UNIT;
-    uint64_t end = !whole || to == k->size ? (to + UNIT - 1) / UNIT : to / UNIT;
+    uint32_t unit = k->unit;
+    uint64_t first = whole ? (from + unit - 1) / unit : from / unit;
+    uint64_t end = !whole || to == k->size ? (to + unit - 1) / unit : to / unit;
 
     for (uint64_t i = first; i < end; i++)
         flags[i] = true;
@@ -162,6 +169,8 @@ static int read_mixed(struct copier *s, struct chunk *k)
             mark(k, wanted, at, at + e.size, false);
         if (e.kind == DISK_PACKED && !e.depth)
             mark(k, k->was_packed, at, at + e.size, false);
+        if (s->c->depth && !is_wanted(s, &e))
+            continue; /* the target's own: it changes as we go */
         if (is_zero_extent(&e)) {
             memset(k->data + at, 0, (size_t)e.size);
             mark(k, k->known_zero, at, at + e.size, true);
@@ -178,7 +187,8 @@ static int read_mixed(struct copier *s, struct chunk *k)
 
 static int read_chunk(struct copier *s, const struct piece *p, struct chunk *k)
 {
-    k->units = (unsigned)((k->size + UNIT - 1) / UNIT);
+    k->unit = s->unit;
+    k->units = (unsigned)((k->size + s->unit - 1) / s->unit);
     memset(k->known_zero, 0, k->units);
     memset(k->was_packed, 0, k->units);
     if (p->kind != KIND_DATA)
@@ -200,7 +210,7 @@ static int read_base(const struct copier *s, struct chunk *k)
 
 static size_t unit_size(const struct chunk *k, unsigned i)
 {
-    return MIN((size_t)UNIT, k->size - (size_t)i * UNIT);
+    return MIN((size_t)k->unit, k->size - (size_t)i * k->unit);
 }
 
 /** Which of the wanted units must be written, and which of them as zeroes. */
@@ -210,12 +220,12 @@ static int sort_units(const struct copier *s, struct chunk *k)
     int rc = c->base ? read_base(s, k) : 0;
 
     for (unsigned i = 0; !rc && i < k->units; i++) {
-        const uint8_t *data = k->data + (size_t)i * UNIT;
+        const uint8_t *data = k->data + (size_t)i * k->unit;
         size_t size = unit_size(k, i);
 
         if (k->state[i] == UNIT_SKIP)
             continue;
-        if (c->base && !memcmp(data, k->base + (size_t)i * UNIT, size))
+        if (c->base && !memcmp(data, k->base + (size_t)i * k->unit, size))
             k->state[i] = UNIT_SKIP;
         else if (c->sparse_bytes && (k->known_zero[i] || disk_is_zero(data, size)))
             k->state[i] = !c->base && c->target_is_zero ? UNIT_SKIP : UNIT_ZERO;
@@ -226,7 +236,7 @@ static int sort_units(const struct copier *s, struct chunk *k)
 /** Runs of other units, too short to be worth a write of their own, become data. */
 static void join_short_runs(const struct copier *s, struct chunk *k)
 {
-    unsigned least = (unsigned)((s->c->sparse_bytes + UNIT - 1) / UNIT);
+    unsigned least = (unsigned)((s->c->sparse_bytes + s->unit - 1) / s->unit);
 
     if (s->c->depth)
         return; /* what is not held by the upper layers is not ours to write */
@@ -244,7 +254,7 @@ static void join_short_runs(const struct copier *s, struct chunk *k)
 /** A cluster that is written is written whole: @return whether any unit of it is data. */
 static bool fill_cluster(const struct copier *s, struct chunk *k, unsigned first, bool write)
 {
-    unsigned end = MIN(k->units, first + s->cluster / UNIT);
+    unsigned end = MIN(k->units, first + s->cluster / s->unit);
     bool any = false;
 
     for (unsigned i = first; i < end; i++)
@@ -256,15 +266,15 @@ static bool fill_cluster(const struct copier *s, struct chunk *k, unsigned first
 
 static void fill_clusters(const struct copier *s, struct chunk *k)
 {
-    for (unsigned i = 0; i < k->units && s->cluster > UNIT; i += s->cluster / UNIT)
+    for (unsigned i = 0; i < k->units && s->cluster > s->unit; i += s->cluster / s->unit)
         (void)fill_cluster(s, k, i, true);
 }
 
 /** Write units [first, end), all alike. */
 static int write_run(struct copier *s, struct chunk *k, unsigned first, unsigned end)
 {
-    uint64_t from = (uint64_t)first * UNIT;
-    uint64_t to = MIN((uint64_t)end * UNIT, (uint64_t)k->size);
+    uint64_t from = (uint64_t)first * s->unit;
+    uint64_t to = MIN((uint64_t)end * s->unit, (uint64_t)k->size);
 
     switch ((enum unit_state)k->state[first]) {
     case UNIT_SKIP:
@@ -295,7 +305,7 @@ static int write_units(struct copier *s, struct chunk *k, unsigned first, unsign
 
 static bool is_to_be_packed(const struct copier *s, const struct chunk *k, unsigned first)
 {
-    unsigned end = MIN(k->units, first + s->cluster / UNIT);
+    unsigned end = MIN(k->units, first + s->cluster / s->unit);
     bool was = false;
 
     for (unsigned i = first; i < end; i++)
@@ -309,7 +319,7 @@ static int write_packed(struct walk *w, const struct piece *p, struct copier *s,
 {
     struct disk *target = s->c->target;
     size_t sizes[CHUNK_MAX / UNIT];
-    unsigned step = s->cluster / UNIT;
+    unsigned step = s->cluster / s->unit;
     unsigned n = 0;
     int rc = 0;
 
@@ -392,8 +402,10 @@ static int plan(struct copier *s, struct error *err)
     if (packs && (!c->target->ops->pack || !is_pow2(cluster) || cluster > CHUNK_MAX))
         return error_set(err, ENOTSUP, "'%s' is of a format or variant without compression",
                          c->target->path);
-    bool whole = is_pow2(cluster) && cluster > UNIT && cluster <= CHUNK_MAX && (packs || c->base);
-    s->cluster = whole ? cluster : UNIT;
+    bool whole = is_pow2(cluster) && cluster > UNIT && cluster <= CHUNK_MAX &&
+                 (packs || c->base || c->from_depth);
+    s->unit = c->depth ? SECTOR : UNIT;
+    s->cluster = whole && !c->depth ? cluster : s->unit;
     s->chunk = MAX(s->cluster, CHUNK_MIN);
     s->size_bytes = c->source->size_bytes;
     return 0;

@@ -21,7 +21,7 @@ struct disk_stage {
     char *path;   /* heap: of the image in it */
     char *name;   /* heap: of the image */
     int parent_fd, folder_fd;
-    bool force;
+    enum disk_stage_mode mode;
 };
 
 /** Is there something called @name in the way? */
@@ -34,10 +34,12 @@ static int check_name(struct disk_stage *s, const char *name, struct error *err)
         return errno == ENOENT
                    ? 0
                    : error_set(err, errno, "cannot examine '%s': %s", name, strerror(errno));
-    if (!s->force)
+    if (s->mode == DISK_STAGE_NEW)
         return error_set(err, EEXIST, "'%s' exists already: --force replaces it", name);
     if (!S_ISREG(st.st_mode))
         return error_set(err, EEXIST, "'%s' exists and is not a regular file", name);
+    if (s->mode == DISK_STAGE_IN_PLACE)
+        return 0;
     /* A disk in use must not be pulled from under its user: opening it for writing tells. */
     int rc = file_open(s->parent_fd, name, FILE_WRITE, &old, err);
     file_close(old);
@@ -63,7 +65,8 @@ static int make_folder(struct disk_stage *s, const char *parent, struct error *e
     return s->path ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
-int disk_stage_new(const char *path, bool force, struct disk_stage **ret, struct error *err)
+int disk_stage_new(const char *path, enum disk_stage_mode mode, struct disk_stage **ret,
+                   struct error *err)
 {
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
@@ -74,7 +77,7 @@ int disk_stage_new(const char *path, bool force, struct disk_stage **ret, struct
 
     if (s)
         *s = (struct disk_stage){
-            .parent_fd = -1, .folder_fd = -1, .force = force, .name = strdup(name)};
+            .parent_fd = -1, .folder_fd = -1, .mode = mode, .name = strdup(name)};
     if (!s || !parent || !s->name) {
         disk_stage_free(s);
         return error_set(err, ENOMEM, "out of memory");
@@ -135,9 +138,10 @@ static int flush_one(struct disk_stage *s, const char *name, struct error *err)
 
 static int move_one(struct disk_stage *s, const char *name, struct error *err)
 {
-    if (!renameat2(s->folder_fd, name, s->parent_fd, name, s->force ? 0 : RENAME_NOREPLACE))
+    if (!renameat2(s->folder_fd, name, s->parent_fd, name,
+                   s->mode == DISK_STAGE_NEW ? RENAME_NOREPLACE : 0))
         return 0;
-    if (errno == EINVAL && !s->force && /* a file system without RENAME_NOREPLACE */
+    if (errno == EINVAL && s->mode == DISK_STAGE_NEW && /* a file system without RENAME_NOREPLACE */
         !linkat(s->folder_fd, name, s->parent_fd, name, 0)) {
         (void)unlinkat(s->folder_fd, name, 0); /* else it goes with the folder */
         return 0;
@@ -147,10 +151,33 @@ static int move_one(struct disk_stage *s, const char *name, struct error *err)
     return error_set(err, errno, "cannot name the new file '%s': %s", name, strerror(errno));
 }
 
+/** The new file gets mode and owner of the one that it replaces. */
+static int keep_mode(struct disk_stage *s, struct error *err)
+{
+    struct stat st;
+
+    if (fstatat(s->parent_fd, s->name, &st, AT_SYMLINK_NOFOLLOW))
+        return error_set(err, errno, "cannot examine '%s': %s", s->name, strerror(errno));
+    /* another's image: who may replace it may also become its owner */
+    (void)fchownat(s->folder_fd, s->name, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW);
+    if (fchmodat(s->folder_fd, s->name, st.st_mode & 07777, 0))
+        return error_set(err, errno, "cannot set the mode of '%s': %s", s->name, strerror(errno));
+    return 0;
+}
+
+static int refuse_others(struct disk_stage *s, const char *name, struct error *err)
+{
+    return error_set(err, ENOTSUP, "'%s' is of several files, which cannot be replaced at once",
+                     s->name);
+}
+
 int disk_stage_commit(struct disk_stage *stage, struct error *err)
 {
-    int rc = for_each_other(stage, check_name, err);
+    bool in_place = stage->mode == DISK_STAGE_IN_PLACE;
+    int rc = for_each_other(stage, in_place ? refuse_others : check_name, err);
 
+    if (!rc && in_place)
+        rc = keep_mode(stage, err);
     if (!rc)
         rc = check_name(stage, stage->name, err);
     if (!rc)

@@ -31,6 +31,8 @@ struct disk_copy {
                             from it is written; borrowed; NULL = none */
     bool target_is_zero; /* without a base: it shows zeroes where nothing is written */
     unsigned depth;      /* only what this many upper layers of the source hold; 0 = all */
+    unsigned from_depth; /* only what the source's layers from this one down show, ... */
+    unsigned to_depth;   /* ...to the one before this; 0 = all */
     enum disk_packing packing;
     uint64_t sparse_bytes; /* zeroes of fewer bytes than this are written as data; 0: all are */
 };
@@ -50,11 +52,62 @@ struct disk_convert {
     enum disk_packing packing;
     uint64_t sparse_bytes;
     unsigned target_flags; /* DISK_DIRECT */
+    bool in_place;         /* the source's own file is replaced */
 };
 
 /** Make it; it gets its name when it is whole, and a failure leaves nothing. */
 must_check int disk_convert(const struct disk_convert *convert, const struct disk_job *job,
                             struct error *err);
+
+/** Rewrite an image in place of the old one, without what it does not need: lost clusters, zeroes,
+ * and what shows the same from below. What was compressed stays so. @options as for disk_open().
+ * -ENOTSUP: it holds what would be lost (snapshots, bitmaps) or is of several files. */
+must_check int disk_compact(const char *path, const struct disk_options *options,
+                            const struct disk_job *job, struct error *err);
+
+/** Write what image @path and the images between it and @base hold into @base, which reads
+ * afterwards as @path does; grow it if it is shorter. Then, unless @keep, @path becomes an empty
+ * image over @base. @base NULL: the image right below. Images between, if there are, are of no more
+ * use. A power cut at any point leaves @path reading as before. */
+must_check int disk_commit(const char *path, const struct disk_options *options, const char *base,
+                           bool keep, const struct disk_job *job, struct error *err);
+
+struct disk_rebase {
+    const char *path;
+    const struct disk_options *options; /* for both images */
+    const char *backing;                /* as it shall stand in the image; NULL = none */
+    const char *backing_format;
+    bool unsafe; /* write the name alone: the new one is known to show the same */
+};
+
+/** Put image @path over another backing image; it reads as before, what differs is copied into it.
+ */
+must_check int disk_rebase(const struct disk_rebase *rebase, const struct disk_job *job,
+                           struct error *err);
+
+/** Path of the image @depth below @top, an open chain whose own path is @path: heap; NULL: there is
+ * none, or no memory. */
+char *disk_layer_path(const struct disk *top, const char *path, unsigned depth);
+
+/** @name as seen from the folder of @path; heap; NULL = no memory. */
+char *disk_path_beside(const char *path, const char *name);
+
+struct disk_bench {
+    uint64_t count;                          /* requests */
+    uint64_t size_bytes, offset, step_bytes; /* step 0: one after the other */
+    unsigned depth;                          /* so many at a time */
+    bool write, random;
+    uint64_t flush_interval; /* after so many writes; 0 = at the end alone */
+};
+
+struct disk_bench_result {
+    double seconds, user_seconds, system_seconds;
+    uint64_t requests;
+};
+
+/** Time requests to a disk; what is written is a pattern: the content is lost. */
+must_check int disk_bench(struct disk *d, const struct disk_bench *bench,
+                          struct disk_bench_result *ret, struct error *err);
 
 /** Compare two disks; where one ends earlier, zeroes follow. 0 with *@ret_equal; if false,
  * *@ret_offset is the first byte that differs. */
@@ -65,9 +118,15 @@ must_check int disk_compare(struct disk *a, struct disk *b, const struct disk_jo
  * they are whole. */
 struct disk_stage;
 
-/** Begin; -EEXIST if there is a file @path, unless @force; -EBUSY if it is in use. *@ret is the
- * caller's, for disk_stage_free(). */
-must_check int disk_stage_new(const char *path, bool force, struct disk_stage **ret,
+enum disk_stage_mode {
+    DISK_STAGE_NEW,      /* -EEXIST if there is a file of that name */
+    DISK_STAGE_REPLACE,  /* it is replaced; -EBUSY if it is in use */
+    DISK_STAGE_IN_PLACE, /* it is replaced, by the caller who holds it; its mode and owner stay;
+                            -ENOTSUP for images of several files */
+};
+
+/** Begin. *@ret is the caller's, for disk_stage_free(). */
+must_check int disk_stage_new(const char *path, enum disk_stage_mode mode, struct disk_stage **ret,
                               struct error *err);
 
 /** The name under which to make the image. */
