@@ -144,11 +144,12 @@ static const struct opt_def run_opts[] = {
     {.name = "disk",
      .short_name = 'd',
      OPT_INTO_LIST(struct run_values,          disks),
-     .arg = "FILE[,ro][,snapshot]",
+     .arg = "FILE[,KEY=VALUE...]",
      .group = "Devices",
      .help =
-         "Add a disk, a raw file: read-only with ro; with snapshot, what the guest writes is dropped. May be "
-         "repeated"},
+         "Add a disk, in any format of 'posada disk' (format=NAME; else by its beginning): readonly=on; "
+         "snapshot=on: what the guest writes is dropped; cache=none: past the host's page cache; "
+         "refs=folder|any|none: which other files the image may name. May be repeated"},
     {.name = "volume",
      .short_name = 'v',
      OPT_INTO_LIST(struct run_values,                                       volumes),
@@ -166,7 +167,7 @@ static const struct opt_def run_opts[] = {
      .help = "Network: behind this host by address translation, or none"},
     {.name = "publish",
      .short_name = 'p',
-     OPT_INTO_LIST(struct run_values,                                                                                                                ports),
+     OPT_INTO_LIST(struct run_values,                                             ports),
      .arg = "[ADDR:]PORT:PORT[/udp]",
      .group = "Devices",
      .help =

@@ -161,7 +161,61 @@ static int parse_volume(struct run *run, const char *text, struct error *err)
     return s->tag ? 0 : -ENOMEM;
 }
 
-/** "FILE[,ro][,snapshot][,format=NAME]" into the next disk. */
+static const char *after(const char *word, const char *prefix)
+{
+    size_t n = strlen(prefix);
+
+    return strncmp(word, prefix, n) ? NULL : word + n;
+}
+
+/** @word is one of @words; *@ret its place among them. */
+static bool parse_word(const char *word, const char *const *words, int *ret)
+{
+    for (int i = 0; words[i]; i++) {
+        if (!strcmp(word, words[i])) {
+            *ret = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/** One word of --disk after the file's name. */
+static bool parse_disk_word(struct vm_disk_config *d, const char *word)
+{
+    static const char *const off_on[] = {"off", "on", NULL};
+    static const char *const caches[] = {"writeback", "none", NULL};
+    static const char *const refs[] = {
+        [DISK_REFS_FOLDER] = "folder", [DISK_REFS_ANY] = "any", [DISK_REFS_NONE] = "none", NULL};
+    const char *value;
+    int n;
+
+    if (!strcmp(word, "ro") || !strcmp(word, "readonly"))
+        return d->readonly = true;
+    if (!strcmp(word, "snapshot"))
+        return d->snapshot = true;
+    if ((value = after(word, "format=")))
+        return *(d->format = value) != 0;
+    if ((value = after(word, "readonly=")) && parse_word(value, off_on, &n)) {
+        d->readonly = n;
+        return true;
+    }
+    if ((value = after(word, "snapshot=")) && parse_word(value, off_on, &n)) {
+        d->snapshot = n;
+        return true;
+    }
+    if ((value = after(word, "cache=")) && parse_word(value, caches, &n)) {
+        d->direct = n;
+        return true;
+    }
+    if ((value = after(word, "refs=")) && parse_word(value, refs, &n)) {
+        d->refs = (enum disk_refs)n;
+        return true;
+    }
+    return false;
+}
+
+/** "FILE[,WORD...]" into the next disk. */
 static int parse_disk(struct run *run, const char *text, struct error *err)
 {
     struct vm_disk_config *d = &run->config.disks[run->config.disk_count];
@@ -176,16 +230,15 @@ static int parse_disk(struct run *run, const char *text, struct error *err)
         *comma++ = '\0';
     for (char *word = comma ? strtok_r(comma, ",", &save) : NULL; word;
          word = strtok_r(NULL, ",", &save)) {
-        if (!strcmp(word, "ro"))
-            d->readonly = true;
-        else if (!strcmp(word, "snapshot"))
-            d->snapshot = true;
-        else if (!strncmp(word, "format=", 7))
-            d->format = word + 7;
-        else
-            return error_set(err, EINVAL,
-                             "--disk: expected FILE[,ro][,snapshot][,format=raw], not '%s'", text);
+        if (!parse_disk_word(d, word))
+            return error_set(
+                err, EINVAL,
+                "--disk: expected FILE[,format=NAME][,readonly=on|off][,snapshot=on|off]"
+                "[,cache=writeback|none][,refs=folder|any|none], not '%s' in '%s'",
+                word, text);
     }
+    if (d->format && !disk_format_find(d->format))
+        return error_set(err, EINVAL, "--disk: disk format '%s' is unknown", d->format);
     d->path = path;
     run->config.disk_count++;
     return 0;

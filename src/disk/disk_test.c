@@ -182,12 +182,12 @@ TEST(refuses_what_is_no_raw_disk)
         int size, offset;
         const char *name;
     } cases[] = {
-        {"QFI\xfb\0\0\0\3",  8, 0,  "QCOW2"          },
-        {"KDMV\1\0\0\0",     8, 0,  "VMDK"           },
-        {"conectix",         8, 0,  "VHD"            },
-        {"vhdxfile",         8, 0,  "VHDX"           },
-        {"\xfd\x37zXZ",      6, 0,  "unpack it first"},
-        {"\x1f\x8b\x08\x00", 4, 0,  "gzip"           },
+        {"QFI\xfb\0\0\0\3",  8, 0, "QCOW2"          },
+        {"KDMV\1\0\0\0",     8, 0, "VMDK"           },
+        {"conectix",         8, 0, "VHD"            },
+        {"vhdxfile",         8, 0, "VHDX"           },
+        {"\xfd\x37zXZ",      6, 0, "unpack it first"},
+        {"\x1f\x8b\x08\x00", 4, 0, "gzip"           },
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {

@@ -3,6 +3,7 @@
 #ifndef VM_CONFIG_H
 #define VM_CONFIG_H
 
+#include "disk/disk.h"
 #include "net/net.h"
 
 #include <stdbool.h>
@@ -16,6 +17,8 @@ struct vm_disk_config {
     const char *format; /* NULL: see disk_open() */
     bool readonly;
     bool snapshot;
+    bool direct; /* past the host's page cache */
+    enum disk_refs refs;
 };
 
 struct vm_share_config {

@@ -125,7 +125,9 @@ static int add_disk(struct vm *vm, size_t index, struct error *err)
     };
     struct disk_options options = {
         .format = d->format,
-        .flags = (d->readonly ? DISK_READONLY : 0) | (d->snapshot ? DISK_SNAPSHOT : 0),
+        .flags = (d->readonly ? DISK_READONLY : 0) | (d->snapshot ? DISK_SNAPSHOT : 0) |
+                 (d->direct ? DISK_DIRECT : 0),
+        .refs = d->refs,
     };
     struct disk *disk;
     struct virtio_device *dev;

@@ -213,6 +213,9 @@ def test_bad_input_is_one_sentence():
         (["--payload=x"], 2, "--payload needs --firmware"),
         (["--gdb-wait"], 2, "--gdb-wait needs --gdb"),
         (["--disk=/absent,rx"], 2, None),
+        (["--disk=/absent,cache=writethrough"], 2, None),
+        (["--disk=/absent,refs="], 2, None),
+        (["--disk=/absent,format=floppy"], 2, "--disk: disk format 'floppy' is unknown"),
     ]:
         r = posada("--kernel", KERNEL, *args, input="off 0\n")
         assert (r.status, r.out) == (status, ""), (args, r)
