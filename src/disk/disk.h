@@ -99,6 +99,12 @@ must_check int disk_pwritev(struct disk *d, const struct iovec *iov, int iovcnt,
 must_check int disk_pread(struct disk *d, void *buf, size_t size, uint64_t offset);
 must_check int disk_pwrite(struct disk *d, const void *buf, size_t size, uint64_t offset);
 
+/** Like disk_preadv(), but without waiting for storage: -EAGAIN, with any content in the buffers,
+ * if the host does not have all of it in memory or cannot tell, or if it must be unpacked. Tables
+ * that are not cached yet are still waited for. */
+must_check int disk_preadv_cached(struct disk *d, const struct iovec *iov, int iovcnt,
+                                  uint64_t offset);
+
 /** What was written before this call survives a power cut after it. */
 must_check int disk_flush(struct disk *d);
 

@@ -569,3 +569,27 @@ TEST(guard_keeps_places_from_readers_on_other_threads)
     EXPECT_TRUE(changes > 10);
     EXPECT_EQ(r.wrong, 0);
 }
+
+TEST(cached_reads_are_right_or_refused)
+{
+    uint8_t got[6000];
+    uint8_t want[6000];
+
+    make_file(100000);
+    struct disk *d = open_disk(0);
+    EXPECT_EQ(disk_pread(d, want, sizeof(want), 5000), 0);
+    struct iovec parts[] = {
+        {got,        1000},
+        {got + 1000, 5000},
+    };
+    int rc = disk_preadv_cached(d, parts, 2, 5000); /* not every file system can */
+    EXPECT_TRUE(rc == 0 || rc == -EAGAIN);
+    EXPECT_TRUE(rc || !memcmp(got, want, sizeof(got)));
+    EXPECT_EQ(disk_preadv_cached(d, parts, 2, d->size_bytes - 5999), -EINVAL);
+    disk_close(d);
+
+    struct file *f = file_memory_new(want, 4096, 4096); /* no descriptor: cannot tell */
+    ASSERT_EQ(disk_open_file(f, &raw_format, 0, NULL, &d, &err), 0);
+    EXPECT_EQ(disk_preadv_cached(d, &(struct iovec){got, 4096}, 1, 0), -EAGAIN);
+    disk_close(d);
+}
