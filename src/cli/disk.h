@@ -187,5 +187,6 @@ extern const struct cmd cmd_disk_measure;
 extern const struct cmd cmd_disk_merge;
 extern const struct cmd cmd_disk_rebase;
 extern const struct cmd cmd_disk_resize;
+extern const struct cmd cmd_disk_serve;
 
 #endif

@@ -26,9 +26,10 @@ static const char depth_name[] = "qemu:allocation-depth";
 
 uint16_t nbd_export_flags(const struct nbd_server *s)
 {
-    unsigned flags = NBD_HAS_FLAGS | NBD_SEND_FLUSH | NBD_SEND_FUA | NBD_SEND_DF |
-                     NBD_CAN_MULTI_CONN | NBD_SEND_CACHE;
+    unsigned flags = NBD_HAS_FLAGS | NBD_SEND_FLUSH | NBD_SEND_FUA | NBD_SEND_DF | NBD_SEND_CACHE;
 
+    /* A flush is of the disk, whichever connection asks. */
+    flags |= s->config.max_clients > 1 ? NBD_CAN_MULTI_CONN : 0;
     flags |= s->config.readonly ? NBD_READ_ONLY
                                 : NBD_SEND_TRIM | NBD_SEND_WRITE_ZEROES | NBD_SEND_FAST_ZERO;
     return (uint16_t)flags;

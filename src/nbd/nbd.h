@@ -5,7 +5,8 @@
  * https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md.
  *
  * Threads: nbd_server_run() accepts on the caller's thread; every connection has a thread, and more
- * when its client has several requests under way. */
+ * when its client has several requests under way. SIGPIPE must be ignored: OpenSSL writes to
+ * sockets whose other end may be gone. */
 #ifndef NBD_NBD_H
 #define NBD_NBD_H
 

@@ -43,7 +43,7 @@ static void start_with(struct disk *d, bool readonly)
     struct nbd_config config = {.disk = d,
                                 .name = "the-disk",
                                 .description = "a test",
-                                .max_clients = 1,
+                                .max_clients = 2,
                                 .readonly = readonly};
 
     disk = d;

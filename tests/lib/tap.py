@@ -4,7 +4,7 @@
     def test_x(): assert ...
     main(globals())        arguments: what the tests need, then shell patterns of test names
 """
-import fnmatch, os, pty, re, select, signal, struct, fcntl, subprocess, sys, termios, time, traceback
+import fnmatch, importlib.util, os, pty, re, select, signal, struct, fcntl, subprocess, sys, termios, time, traceback
 
 
 class Skip(Exception):
@@ -32,6 +32,15 @@ def main(module, patterns=()):
             print("".join("# " + line + "\n" for line in traceback.format_exc().splitlines()), end="")
             print(f"not ok {i} - {name}", flush=True)
     sys.exit(1 if bad else 0)
+
+
+def use_debian_python(module):
+    """Go on in Debian's own Python if that has the module and this one has not."""
+    own = "/usr/bin/python3"
+    if importlib.util.find_spec(module) or os.path.realpath(sys.executable) == os.path.realpath(own):
+        return
+    if os.path.exists(own) and not subprocess.run([own, "-c", f"import {module}"], capture_output=True).returncode:
+        os.execv(own, [own, *sys.argv])
 
 
 class Result:
