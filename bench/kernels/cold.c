@@ -24,12 +24,17 @@
 #define ROW(m, h)                                                                           \
     m(h##0) m(h##1) m(h##2) m(h##3) m(h##4) m(h##5) m(h##6) m(h##7) m(h##8) m(h##9) m(h##a) \
         m(h##b) m(h##c) m(h##d) m(h##e) m(h##f)
-#define TABLE(m, h)                                                                            \
-    ROW(m, h##0)                                                                               \
-    ROW(m, h##1)                                                                               \
-    ROW(m, h##2)                                                                               \
-    ROW(m, h##3) ROW(m, h##4) ROW(m, h##5) ROW(m, h##6) ROW(m, h##7) ROW(m, h##8) ROW(m, h##9) \
-        ROW(m, h##a) ROW(m, h##b) ROW(m, h##c) ROW(m, h##d) ROW(m, h##e) ROW(m, h##f)
+#define TABLE(m, h) \
+    ROW(m, h##0)    \
+    ROW(m, h##1)    \
+    ROW(m, h##2)    \
+    ROW(m, h##3)    \
+    ROW(m, h##4)    \
+    ROW(m, h##5)    \
+    ROW(m, h##6)    \
+    ROW(m, h##7)    \
+    ROW(m, h##8)    \
+    ROW(m, h##9) ROW(m, h##a) ROW(m, h##b) ROW(m, h##c) ROW(m, h##d) ROW(m, h##e) ROW(m, h##f)
 
 TABLE(F, 0)
 TABLE(F, 1)

@@ -3,8 +3,9 @@
  *
  * Invariants:
  *  1. c->context is one of c->contexts and valid; no two valid contexts have one key.
- *  2. `used` has a bit for every TLB (and for the jump cache) that may hold an entry: flushing
- * looks only there. Threads: the CPU's own.
+ *  2. `used` has a bit for every table that may hold an entry, `local` for those of them with an
+ *     entry that is not global: flushing looks only there. What is beyond a TLB's mask is garbage.
+ * Threads: the CPU's own.
  */
 #include "cpu/core/context.h"
 
@@ -12,48 +13,131 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-static void clear_tlb(struct tlb_entry *tlb)
+#define TLB_MASK(bits) (((1u << (bits)) - 1) * (unsigned)sizeof(struct tlb_entry))
+
+static unsigned tlb_entries(const struct cpu_context *x, unsigned mmu)
 {
-    for (unsigned i = 0; i < TLB_ENTRIES; i++)
-        tlb[i] = (struct tlb_entry){
-            .tag = {TLB_INVALID, TLB_INVALID, TLB_INVALID}
-        };
+    return x->tlb_mask[mmu] / (unsigned)sizeof(struct tlb_entry) + 1;
 }
 
-static void clear_jumps(struct cpu_context *x)
+/* Empty a TLB; one that had few evictions may be too large: next time less is to be cleared. */
+static void clear_tlb(struct cpu_context *x, unsigned mmu)
 {
-    for (unsigned i = 0; i < JUMP_ENTRIES; i++)
-        x->jumps[i] = (struct jump_entry){.key = 1};
-    x->jump_pages = 0;
-    x->used &= (uint8_t)~CONTEXT_USED_JUMPS;
+    unsigned entries = tlb_entries(x, mmu);
+
+    memset(x->tlb[mmu], 0, entries * sizeof(struct tlb_entry));
+    if (entries > 1u << TLB_MIN_BITS && x->evicted[mmu] < entries / 16)
+        x->tlb_mask[mmu] = (entries / 2 - 1) * (unsigned)sizeof(struct tlb_entry);
+    x->evicted[mmu] = 0;
+}
+
+void cpu_tlb_evicts(struct cpu_context *x, unsigned mmu)
+{
+    unsigned entries = tlb_entries(x, mmu);
+    unsigned more = MIN(4 * entries, TLB_MAX_ENTRIES);
+
+    if (++x->evicted[mmu] < entries || entries == TLB_MAX_ENTRIES)
+        return;
+    memset(x->tlb[mmu], 0, more * sizeof(struct tlb_entry));
+    x->tlb_mask[mmu] = (more - 1) * (unsigned)sizeof(struct tlb_entry);
+    x->evicted[mmu] = 0;
+}
+
+enum { CHUNK = MEM_PAGE_SIZE / 2, CHUNKS = JUMP_ENTRIES / CHUNK };
+static_assert(64 % CHUNKS == 0, "page numbers modulo 64 and modulo CHUNKS agree");
+
+/* Bit i: there may be something in entries [CHUNK * i, CHUNK * (i + 1)) of the jumps of @mmu. */
+static unsigned used_chunks(const struct cpu_context *x, unsigned mmu)
+{
+    uint64_t pages = 0;
+
+    for (unsigned i = 0; i < JUMP_PAGES / 64; i++)
+        pages |= x->jump_pages[mmu][i];
+    for (unsigned i = 32; i >= CHUNKS; i /= 2)
+        pages |= pages >> i;
+    return (unsigned)pages & ((1u << CHUNKS) - 1);
+}
+
+static void clear_jumps(struct cpu_context *x, unsigned mmu)
+{
+    unsigned chunks = used_chunks(x, mmu);
+
+    for (unsigned i = 0; i < CHUNKS; i++) {
+        if (chunks >> i & 1)
+            memset(x->jumps[mmu] + CHUNK * i, 0, CHUNK * sizeof(x->jumps[mmu][0]));
+    }
+    memset(x->jump_pages[mmu], 0, sizeof(x->jump_pages[mmu]));
+}
+
+/* Forget the tables of @which, as in `used`. */
+static void flush_tables(struct cpu_context *x, unsigned which)
+{
+    which &= x->used;
+    for (unsigned m = 0; m < CPU_MMU_MODES; m++) {
+        if (which >> m & 1)
+            clear_tlb(x, m);
+        if (which >> (4 + m) & 1)
+            clear_jumps(x, m);
+    }
+    x->used &= (uint8_t)~which;
+    x->local &= (uint8_t)~which;
 }
 
 static void flush_context(struct cpu_context *x)
 {
-    for (unsigned m = 0; m < CPU_MMU_MODES; m++) {
-        if (x->used & (1u << m))
-            clear_tlb(x->tlb[m]);
+    flush_tables(x, 0xff);
+    x->large = 0;
+    x->large_bits = 0;
+}
+
+static void inherit_jumps(struct cpu_context *x, const struct cpu_context *from, unsigned mmu)
+{
+    unsigned chunks = used_chunks(from, mmu);
+
+    for (unsigned i = 0; i < CHUNKS; i++) {
+        if (chunks >> i & 1)
+            memcpy(x->jumps[mmu] + CHUNK * i, from->jumps[mmu] + CHUNK * i,
+                   CHUNK * sizeof(x->jumps[mmu][0]));
     }
-    if (x->used & CONTEXT_USED_JUMPS)
-        clear_jumps(x);
-    x->used = 0;
-    x->jump_pages = 0;
-    x->large_va = UINT64_MAX;
-    x->large_end = 0;
+    memcpy(x->jump_pages[mmu], from->jump_pages[mmu], sizeof(x->jump_pages[mmu]));
+}
+
+/* @x, empty, begins with what holds in all address spaces and @from knows. */
+static void inherit(struct cpu_context *x, const struct cpu_context *from)
+{
+    unsigned which = from->used & ~from->local;
+
+    if (!x->key || !from->key)
+        return;
+    for (unsigned m = 0; m < CPU_MMU_MODES; m++) {
+        if (which >> m & 1) {
+            x->tlb_mask[m] = from->tlb_mask[m];
+            memcpy(x->tlb[m], from->tlb[m], tlb_entries(x, m) * sizeof(struct tlb_entry));
+            memcpy(x->global[m], from->global[m], tlb_entries(x, m) / 8);
+        }
+        if (which >> (4 + m) & 1)
+            inherit_jumps(x, from, m);
+    }
+    x->used = (uint8_t)which;
+    x->large = from->large;
+    x->large_bits = from->large_bits;
 }
 
 int cpu_contexts_init(struct cpu *c)
 {
     size_t size = CPU_CONTEXTS * sizeof(struct cpu_context);
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
 
     if (p == MAP_FAILED)
         return -ENOMEM;
     c->contexts = p;
     c->context = &c->contexts[0];
     c->context->valid = true;
-    c->context->used = 0xff; /* never cleared yet */
-    flush_context(c->context);
+    for (unsigned i = 0; i < CPU_CONTEXTS; i++) {
+        for (unsigned m = 0; m < CPU_MMU_MODES; m++)
+            c->contexts[i].tlb_mask[m] = TLB_MASK(TLB_MIN_BITS);
+    }
     return 0;
 }
 
@@ -63,6 +147,18 @@ void cpu_contexts_done(struct cpu *c)
         (void)munmap(c->contexts,
                      CPU_CONTEXTS * sizeof(struct cpu_context)); /* ours: cannot fail */
     c->contexts = NULL;
+}
+
+void cpu_enter_jump(struct cpu *c, const struct jump_entry *e, bool global)
+{
+    struct cpu_context *x = c->context;
+    uint64_t page = e->key >> MEM_PAGE_BITS;
+    unsigned mmu = cpu_fetch_mmu(c);
+
+    x->jumps[mmu][jump_index(e->key)] = *e;
+    x->used |= (uint8_t)(16u << mmu);
+    x->local |= (uint8_t)(global ? 0 : 16u << mmu);
+    x->jump_pages[mmu][page / 64 % (JUMP_PAGES / 64)] |= 1ULL << (page % 64);
 }
 
 void cpu_set_context(struct cpu *c, uint64_t key)
@@ -84,11 +180,10 @@ void cpu_set_context(struct cpu *c, uint64_t key)
         if (!oldest || !x->valid || (oldest->valid && x->last_used < oldest->last_used))
             oldest = x;
     }
-    if (!oldest->valid)
-        oldest->used = 0xff;
     flush_context(oldest);
     oldest->valid = true;
     oldest->key = key;
+    inherit(oldest, c->context);
     c->context = oldest;
 }
 
@@ -101,29 +196,43 @@ void cpu_flush_all(struct cpu *c)
     c->stats.tlb_flushes++;
 }
 
-static void flush_context_page(struct cpu_context *x, uint64_t va)
+/* Forget the page of @va, or all pages that are part of the same larger one, in the tables of
+ * @which. */
+static void flush_page_large(struct cpu_context *x, uint64_t va, unsigned which)
 {
-    uint64_t page = va & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    for (unsigned m = 0; m < CPU_MMU_MODES; m++) {
+        for (unsigned i = 0; (which >> m & 1) && i < tlb_entries(x, m); i++) {
+            struct tlb_entry *e = &x->tlb[m][i];
+            uint64_t tag = e->tag[CPU_READ] | e->tag[CPU_WRITE] | e->tag[CPU_FETCH];
 
-    if (va >= x->large_va && va < x->large_end) {
-        flush_context(x);
+            if ((tag ^ va) >> x->large_bits == 0)
+                *e = (struct tlb_entry){0};
+        }
+    }
+    flush_tables(x, which & 0xf0);
+}
+
+static void flush_page(struct cpu_context *x, uint64_t va, unsigned which)
+{
+    uint64_t number = va >> MEM_PAGE_BITS;
+
+    which &= x->used;
+    if (x->large >> (va >> 30 & 63) & 1) {
+        flush_page_large(x, va, which);
         return;
     }
     for (unsigned m = 0; m < CPU_MMU_MODES; m++) {
-        if (x->used & (1u << m))
-            x->tlb[m][(va >> MEM_PAGE_BITS) & (TLB_ENTRIES - 1)] = (struct tlb_entry){
-                .tag = {TLB_INVALID, TLB_INVALID, TLB_INVALID}
-            };
-    }
-    if (!(x->used & CONTEXT_USED_JUMPS) || !(x->jump_pages & cpu_jump_page_bit(page)))
-        return;
-    /* The entries of one page's pcs: jump_index() is a bijection of the low bits for fixed high
-     * bits. */
-    for (unsigned off = 0; off < MEM_PAGE_SIZE; off += 2) {
-        struct jump_entry *e = &x->jumps[jump_index(page + off)];
+        if (which >> m & 1)
+            x->tlb[m][number & (tlb_entries(x, m) - 1)] = (struct tlb_entry){0};
+        if (!(which >> (4 + m) & 1) ||
+            !(x->jump_pages[m][number / 64 % (JUMP_PAGES / 64)] >> (number % 64) & 1))
+            continue;
+        for (unsigned off = 0; off < MEM_PAGE_SIZE; off += 2) {
+            struct jump_entry *e = &x->jumps[m][jump_index((number << MEM_PAGE_BITS) + off)];
 
-        if ((e->key & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == page)
-            *e = (struct jump_entry){.key = 1};
+            if (e->key >> MEM_PAGE_BITS == number)
+                *e = (struct jump_entry){0};
+        }
     }
 }
 
@@ -131,7 +240,7 @@ void cpu_flush_page(struct cpu *c, uint64_t va)
 {
     for (unsigned i = 0; i < CPU_CONTEXTS; i++) {
         if (c->contexts[i].valid)
-            flush_context_page(&c->contexts[i], va);
+            flush_page(&c->contexts[i], va, 0xff);
     }
     c->stats.tlb_flushes++;
 }
@@ -141,7 +250,7 @@ void cpu_flush_page_in(struct cpu *c, uint64_t va, bool (*match)(uint64_t key, u
 {
     for (unsigned i = 0; i < CPU_CONTEXTS; i++) {
         if (c->contexts[i].valid && match(c->contexts[i].key, arg))
-            flush_context_page(&c->contexts[i], va);
+            flush_page(&c->contexts[i], va, c->contexts[i].local);
     }
     c->stats.tlb_flushes++;
 }
@@ -150,7 +259,7 @@ void cpu_flush_contexts(struct cpu *c, bool (*match)(uint64_t key, uint64_t arg)
 {
     for (unsigned i = 0; i < CPU_CONTEXTS; i++) {
         if (c->contexts[i].valid && match(c->contexts[i].key, arg))
-            flush_context(&c->contexts[i]);
+            flush_tables(&c->contexts[i], c->contexts[i].local);
     }
     c->stats.tlb_flushes++;
 }
@@ -158,8 +267,8 @@ void cpu_flush_contexts(struct cpu *c, bool (*match)(uint64_t key, uint64_t arg)
 void cpu_flush_jumps(struct cpu *c)
 {
     for (unsigned i = 0; i < CPU_CONTEXTS; i++) {
-        if (c->contexts[i].valid && (c->contexts[i].used & CONTEXT_USED_JUMPS))
-            clear_jumps(&c->contexts[i]);
+        if (c->contexts[i].valid)
+            flush_tables(&c->contexts[i], 0xf0);
     }
 }
 
@@ -169,8 +278,8 @@ static void flush_tag(struct cpu *c, enum cpu_access access)
         struct cpu_context *x = &c->contexts[i];
 
         for (unsigned m = 0; x->valid && m < CPU_MMU_MODES; m++) {
-            for (unsigned k = 0; (x->used & (1u << m)) && k < TLB_ENTRIES; k++)
-                x->tlb[m][k].tag[access] = TLB_INVALID;
+            for (unsigned k = 0; (x->used & (1u << m)) && k < tlb_entries(x, m); k++)
+                x->tlb[m][k].tag[access] = 0;
         }
     }
 }

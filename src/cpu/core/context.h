@@ -4,11 +4,31 @@
 
 #include "cpu/core/cpu.h"
 
-#define CONTEXT_USED_JUMPS 16
-
 /** Allocate c->contexts and make the one with key 0 current; 0 or -ENOMEM. */
 must_check int cpu_contexts_init(struct cpu *c);
 void cpu_contexts_done(struct cpu *c);
+
+/** A page was entered in the place of another: the TLB grows if that happens often. It may be
+ * empty afterwards. */
+void cpu_tlb_evicts(struct cpu_context *x, unsigned mmu);
+
+static inline unsigned cpu_tlb_index(const struct cpu_context *x, unsigned mmu, uint64_t va)
+{
+    return (unsigned)((va >> 7) & x->tlb_mask[mmu]) / (unsigned)sizeof(struct tlb_entry);
+}
+static inline void cpu_tlb_set_global(struct cpu_context *x, unsigned mmu, uint64_t va, bool global)
+{
+    unsigned i = cpu_tlb_index(x, mmu, va);
+    uint64_t bit = 1ULL << (i % 64);
+
+    x->global[mmu][i / 64] = global ? x->global[mmu][i / 64] | bit : x->global[mmu][i / 64] & ~bit;
+}
+static inline bool cpu_tlb_is_global(const struct cpu_context *x, unsigned mmu, uint64_t va)
+{
+    unsigned i = cpu_tlb_index(x, mmu, va);
+
+    return x->global[mmu][i / 64] >> (i % 64) & 1;
+}
 
 /** Forget which blocks belong to which pc, in all address spaces. */
 void cpu_flush_jumps(struct cpu *c);
@@ -19,13 +39,29 @@ void cpu_flush_writes(struct cpu *c);
 /** Forget direct data access (read and write) everywhere: before slow_memory takes effect. */
 void cpu_flush_data(struct cpu *c);
 
-/** Find how @va is fetched, entering it in the TLB: CPU_OK and the host address of that byte;
- * CPU_EXCEPTION. *@ret_uncached: the mapping may not be remembered. */
-enum cpu_status cpu_fetch_host(struct cpu *c, uint64_t va, const uint8_t **ret, bool *ret_uncached);
+/** What cpu_fetch_host() finds. */
+struct cpu_fetch {
+    const uint8_t *host;
+    bool uncached; /* the mapping may not be remembered */
+    bool global;   /* it is the same in all address spaces but the one with key 0 */
+};
+
+/** Find how @va is fetched, entering it in the TLB: CPU_OK with *@ret, or CPU_EXCEPTION. */
+enum cpu_status cpu_fetch_host(struct cpu *c, uint64_t va, struct cpu_fetch *ret);
+
+/** @e is what is found at its key from now on. @global: in all address spaces but the one with key
+ * 0. */
+void cpu_enter_jump(struct cpu *c, const struct jump_entry *e, bool global);
 
 static inline unsigned cpu_fetch_mmu(const struct cpu *c)
 {
     return (unsigned)(c->mode >> 2) & 3;
+}
+
+/** Where the jump cache has @pc in the current mode, if it has it. */
+static inline struct jump_entry *cpu_jump_at(struct cpu *c, uint64_t pc)
+{
+    return &c->context->jumps[cpu_fetch_mmu(c)][jump_index(pc)];
 }
 
 #endif

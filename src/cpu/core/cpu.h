@@ -44,55 +44,68 @@ enum cpu_status {
 
 /** Modes that translate differently; part of a block's key. RISC-V: U, S, S with SUM, M (bare). */
 #define CPU_MMU_MODES 4
-#define TLB_BITS      9
-#define TLB_ENTRIES   (1u << TLB_BITS)
 #define CPU_CONTEXTS  8 /* address spaces remembered */
 
-/** One page. A tag is the page's virtual address if that kind of access may go straight to host
- * memory at va + addend, else TLB_INVALID. Fast path test: ((va + size - 1) & ~0xfff) == tag, with
- * the entry chosen by va: so misaligned accesses within a page are fast and page-crossing ones
- * never match. */
+/** Each TLB starts with 2^TLB_MIN_BITS entries and grows while it is too small. */
+#define TLB_MIN_BITS    9
+#define TLB_MAX_BITS    14
+#define TLB_MAX_ENTRIES (1u << TLB_MAX_BITS)
+
+/** One page. A tag is the page's last byte's virtual address if that kind of access may go straight
+ * to host memory at va + addend, else 0. Fast path test: ((va + size - 1) | 0xfff) == tag, with the
+ * entry chosen by va: so misaligned accesses within a page are fast and page-crossing ones never
+ * match. Atomics, which must be aligned, keep the low bits: ((va + size - 1) | (0xfff & -size)). */
 struct tlb_entry {
     uint64_t tag[3]; /* by enum cpu_access */
     uint64_t addend;
 };
-/** Equal to no address, whether its page bits (above) or also its low three bits (atomics, whose
- * fast path checks alignment in the same comparison) are kept. */
-#define TLB_INVALID 0x800ULL
+
+/** Where an access is looked for, and what its tag must be. Empty entries are all zeros: no address
+ * has such a tag. */
+static inline uint64_t tlb_tag(uint64_t last_va)
+{
+    return last_va | (MEM_PAGE_SIZE - 1);
+}
 
 struct jump_entry {
-    uint64_t key; /* pc, or 1 = empty (no pc is odd) */
+    uint64_t key; /* pc */
     struct block *block;
-    const void *code; /* host code of block, NULL = none */
-    uint64_t mode;    /* block key's mode bits */
+    const void *code;   /* host code of block, NULL = none */
+    uint32_t mode;      /* block key's mode bits | JUMP_VALID; 0 = empty */
+    uint32_t code_mode; /* the same if there is code, else 0 */
 };
-#define JUMP_BITS    12
+#define JUMP_BITS    13
 #define JUMP_ENTRIES (1u << JUMP_BITS)
+#define JUMP_VALID   0x80000000u
 
-/** Hash of a pc in the jump cache: as generated code computes it. */
+/** Place of a pc in the jump cache of its fetch mode: as generated code computes it. A page's
+ * entries lie together.
+ */
 static inline unsigned jump_index(uint64_t pc)
 {
-    return (unsigned)((pc >> 1) ^ (pc >> (JUMP_BITS + 1))) & (JUMP_ENTRIES - 1);
+    return (unsigned)(pc >> 1) & (JUMP_ENTRIES - 1);
 }
 
-/** Which bit of a context's jump_pages stands for the page of @pc. */
-static inline uint64_t cpu_jump_page_bit(uint64_t pc)
-{
-    return 1ULL << ((pc >> MEM_PAGE_BITS) & 63);
-}
+/** A context remembers of which pages it has jump entries, modulo this number of pages. */
+#define JUMP_PAGES 4096
 
 /** Translations of one address space. */
 struct cpu_context {
-    struct tlb_entry tlb[CPU_MMU_MODES][TLB_ENTRIES];
-    struct jump_entry jumps[JUMP_ENTRIES];
-    uint64_t key;        /* guest's name of the address space (satp) */
-    uint64_t jump_pages; /* bit cpu_jump_page_bit(pc) is set for every pc in jumps */
-    uint64_t last_used;  /* for eviction */
-    uint64_t large_va;  /* pages larger than 4 KiB were entered in [large_va, large_end): a flush of
-                           one page there */
-    uint64_t large_end; /* flushes the whole context */
-    uint8_t used; /* bit m: TLB of mmu mode m, bit 4: jumps were entered since the last flush */
+    uint32_t tlb_mask[CPU_MMU_MODES]; /* (entries - 1) * sizeof(struct tlb_entry) */
+    uint32_t evicted[CPU_MMU_MODES];  /* pages that gave way to others since the last flush */
+    uint64_t key;                     /* guest's name of the address space (satp) */
+    uint64_t last_used;               /* for eviction */
+    uint64_t large;      /* bit (va >> 30) % 64: pages larger than 4 KiB were entered there, */
+    unsigned large_bits; /* the largest of 2^this bytes */
+    /* Bit m: the TLB of mmu mode m, bit 4 + m: the jumps of fetch mode m */
+    uint8_t used;  /* have entries, */
+    uint8_t local; /* some of which do not hold in all address spaces */
     bool valid;
+    /* Of jumps: bit (pc >> 12) % JUMP_PAGES for every pc. */
+    uint64_t jump_pages[CPU_MMU_MODES][JUMP_PAGES / 64];
+    uint64_t global[CPU_MMU_MODES][TLB_MAX_ENTRIES / 64]; /* entries of tlb that hold in all */
+    struct tlb_entry tlb[CPU_MMU_MODES][TLB_MAX_ENTRIES];
+    struct jump_entry jumps[CPU_MMU_MODES][JUMP_ENTRIES];
 };
 
 /** Result of the guest's page walk. */
@@ -101,6 +114,7 @@ struct cpu_translation {
     bool prot[3]; /* by enum cpu_access: may be entered in the TLB for these (write only if the page
                      is marked dirty) */
     bool uncached;     /* permissions differ within the 4 KiB page (PMP): use once, do not enter */
+    bool global;       /* the same in all address spaces but the one with key 0 */
     uint8_t page_bits; /* log2 of the mapping's size, >= 12 */
     uint16_t span;     /* with uncached: bytes from the address asked for, within the page, that the
                           answer holds for; an access longer than that faults */
@@ -146,7 +160,6 @@ struct cpu {
 
 /** Engine-internal request bits, beside enum vcpu_request. */
 enum {
-    CPU_REQ_JUMPS = 1 << 8 /* forget the jump caches */,
     CPU_REQ_WRITES = 1 << 9 /* forget write tags */
 };
 
@@ -241,7 +254,9 @@ enum cpu_status cpu_store_slow(struct cpu *c, uint64_t va, unsigned size, unsign
 
 static inline struct tlb_entry *tlb_at(struct cpu *c, uint64_t va, unsigned mmu)
 {
-    return &c->context->tlb[mmu][(va >> MEM_PAGE_BITS) & (TLB_ENTRIES - 1)];
+    static_assert(sizeof(struct tlb_entry) == 1 << (MEM_PAGE_BITS - 7), "shift and mask");
+    return (struct tlb_entry *)(void *)((char *)c->context->tlb[mmu] +
+                                        ((va >> 7) & c->context->tlb_mask[mmu]));
 }
 
 /** One host access of @size bytes (so an aligned one is atomic) to guest memory, at any alignment.
@@ -295,7 +310,7 @@ static inline enum cpu_status cpu_load(struct cpu *c, uint64_t va, unsigned size
 {
     const struct tlb_entry *e = tlb_at(c, va, mmu);
 
-    if (likely(((va + size - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == e->tag[CPU_READ])) {
+    if (likely(tlb_tag(va + size - 1) == e->tag[CPU_READ])) {
         *ret = cpu_host_load((const void *)(uintptr_t)(va + e->addend), size);
         return CPU_OK;
     }
@@ -307,7 +322,7 @@ static inline enum cpu_status cpu_store(struct cpu *c, uint64_t va, unsigned siz
 {
     const struct tlb_entry *e = tlb_at(c, va, mmu);
 
-    if (likely(((va + size - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == e->tag[CPU_WRITE])) {
+    if (likely(tlb_tag(va + size - 1) == e->tag[CPU_WRITE])) {
         cpu_host_store((void *)(uintptr_t)(va + e->addend), size, value);
         return CPU_OK;
     }
@@ -361,11 +376,11 @@ enum bus_result cpu_walk_cas(struct cpu *c, gpa_t gpa, uint64_t expected, uint64
 void cpu_set_context(struct cpu *c, uint64_t key);
 
 /** Forget translations: everything; one page in all address spaces; all of the address spaces for
- * which match(key, arg). */
+ * which match(key, arg), but for what is global. */
 void cpu_flush_all(struct cpu *c);
 void cpu_flush_page(struct cpu *c, uint64_t va);
 void cpu_flush_contexts(struct cpu *c, bool (*match)(uint64_t key, uint64_t arg), uint64_t arg);
-/** One page in the address spaces for which match(key, arg). */
+/** One page in the address spaces for which match(key, arg), unless it is global. */
 void cpu_flush_page_in(struct cpu *c, uint64_t va, bool (*match)(uint64_t key, uint64_t arg),
                        uint64_t arg);
 

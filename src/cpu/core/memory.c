@@ -4,7 +4,8 @@
  *  1. A write tag is entered only while the page has no MEM_PAGE_CODE, and after MEM_PAGE_WMAP was
  * set: the engine sets CODE before it looks at WMAP, so (both sequentially consistent) one of the
  * two sees the other.
- *  2. With slow_memory data tags are marked so that only this file uses them.
+ *  2. With slow_memory data tags are marked so that only this file uses them; so are write tags of
+ *     pages with MEM_PAGE_CODE.
  *  3. An access that crosses a page has both pages translated before either is touched: it happens
  * whole or faults. Threads: the CPU's own. Guest RAM is shared with other CPUs and devices.
  */
@@ -21,46 +22,64 @@ struct place {
     uint8_t *flags; /* page flags if RAM */
 };
 
-/** Marks a data tag that only the slow path may use: the fast path's comparison never matches it.
- */
-#define TAG_SLOW 2ULL
+/** The tag of an access that is allowed but must come here. No fast path's comparison matches. */
+static uint64_t slow_tag(uint64_t va)
+{
+    return tlb_tag(va) - MEM_PAGE_SIZE / 2;
+}
 
 static void enter(struct cpu *c, uint64_t va, unsigned mmu, const struct cpu_translation *t,
                   const struct mem_region *r)
 {
     struct cpu_context *x = c->context;
-    struct tlb_entry *e = tlb_at(c, va, mmu);
+    const struct tlb_entry *old = tlb_at(c, va, mmu);
     uint64_t page = va & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     uint64_t offset = (t->gpa.v & ~(uint64_t)(MEM_PAGE_SIZE - 1)) - r->base.v;
-    uint64_t data_tag = c->slow_memory ? page | TAG_SLOW : page;
-    struct tlb_entry n = {
-        .tag = {TLB_INVALID, TLB_INVALID, TLB_INVALID},
-        .addend = (uint64_t)(uintptr_t)(r->host + offset) - page
-    };
+    uint64_t data_tag = c->slow_memory ? slow_tag(va) : tlb_tag(va);
+    struct tlb_entry n = {.addend = (uint64_t)(uintptr_t)(r->host + offset) - page};
+    uint64_t there = old->tag[CPU_READ] | old->tag[CPU_WRITE] | old->tag[CPU_FETCH];
 
+    if (there && tlb_tag(there) != tlb_tag(va))
+        cpu_tlb_evicts(x, mmu);
     if (t->prot[CPU_FETCH])
-        n.tag[CPU_FETCH] = page;
+        n.tag[CPU_FETCH] = tlb_tag(va);
     if (t->prot[CPU_READ])
         n.tag[CPU_READ] = data_tag;
     if (t->prot[CPU_WRITE] && r->writable) {
         uint8_t *flags = &r->page_flags[offset >> MEM_PAGE_BITS];
 
         /* seq-cst: see invariant 1 */
-        if (!(__atomic_load_n(flags, __ATOMIC_SEQ_CST) & MEM_PAGE_WMAP))
+        if (!(__atomic_load_n(flags, __ATOMIC_SEQ_CST) & (MEM_PAGE_WMAP | MEM_PAGE_CODE)))
             __atomic_fetch_or(flags, MEM_PAGE_WMAP, __ATOMIC_SEQ_CST);
-        if (!(__atomic_load_n(flags, __ATOMIC_SEQ_CST) & MEM_PAGE_CODE))
-            n.tag[CPU_WRITE] = data_tag;
+        n.tag[CPU_WRITE] =
+            __atomic_load_n(flags, __ATOMIC_SEQ_CST) & MEM_PAGE_CODE ? slow_tag(va) : data_tag;
     }
-    *e = n;
+    *tlb_at(c, va, mmu) = n;
     x->used |= (uint8_t)(1u << mmu);
+    x->local |= (uint8_t)(t->global ? 0 : 1u << mmu);
+    cpu_tlb_set_global(x, mmu, va, t->global);
     if (t->page_bits > MEM_PAGE_BITS) {
-        uint64_t size = 1ULL << t->page_bits;
-        uint64_t base = va & ~(size - 1);
-
-        x->large_va = MIN(x->large_va, base);
-        x->large_end = MAX(x->large_end, base + (size - 1));
+        x->large |= t->page_bits > 30 ? ~0ULL : 1ULL << (va >> 30 & 63);
+        x->large_bits = MAX(x->large_bits, t->page_bits);
     }
     c->stats.tlb_fills++;
+}
+
+static struct place place_of(const struct mem *mem, uint8_t *host)
+{
+    const struct mem_region *r;
+
+    for (size_t i = 0; (r = mem_next(mem, &i));) {
+        uint64_t offset = (uint64_t)(host - r->host);
+
+        if (r->host && host >= r->host && offset < r->size)
+            return (struct place){.host = host,
+                                  .gpa = GPA(r->base.v + offset),
+                                  .flags =
+                                      r->writable ? &r->page_flags[offset >> MEM_PAGE_BITS] : NULL};
+    }
+    assert(!"a translation leads outside guest memory");
+    return (struct place){0};
 }
 
 /* Translate the page of @va for @access. CPU_OK with *ret, or CPU_EXCEPTION. */
@@ -71,8 +90,8 @@ static enum cpu_status find(struct cpu *c, uint64_t va, unsigned size, unsigned 
     const struct tlb_entry *e = tlb_at(c, va, mmu);
     const struct mem_region *r;
 
-    if (c->slow_memory && ((va & ~(uint64_t)(MEM_PAGE_SIZE - 1)) | TAG_SLOW) == e->tag[access]) {
-        *ret = (struct place){.host = (uint8_t *)(uintptr_t)(va + e->addend)};
+    if (slow_tag(va) == e->tag[access]) {
+        *ret = place_of(c->mem, (uint8_t *)(uintptr_t)(va + e->addend));
         return CPU_OK;
     }
     if (!c->ops->translate_address(c, va, access, mmu, false, &t))
@@ -256,7 +275,7 @@ static enum cpu_status find_atomic(struct cpu *c, uint64_t va, unsigned size, un
         c->ops->misaligned(c, va, CPU_WRITE);
         return CPU_EXCEPTION;
     }
-    if ((va & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == t->tag[CPU_WRITE]) {
+    if (tlb_tag(va) == t->tag[CPU_WRITE]) {
         *ret = (struct place){.host = (uint8_t *)(uintptr_t)(va + t->addend)};
         return CPU_OK;
     }
@@ -426,7 +445,7 @@ enum cpu_status cpu_zero_block(struct cpu *c, uint64_t va, unsigned size, unsign
         return e.status;
     }
     const struct tlb_entry *t = tlb_at(c, va, mmu);
-    if ((va & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == t->tag[CPU_WRITE]) {
+    if (tlb_tag(va) == t->tag[CPU_WRITE]) {
         p = (struct place){.host = (uint8_t *)(uintptr_t)(va + t->addend)};
         e.status = CPU_OK;
     } else {
@@ -449,15 +468,15 @@ enum cpu_status cpu_zero_block(struct cpu *c, uint64_t va, unsigned size, unsign
     return e.status;
 }
 
-enum cpu_status cpu_fetch_host(struct cpu *c, uint64_t va, const uint8_t **ret, bool *ret_uncached)
+enum cpu_status cpu_fetch_host(struct cpu *c, uint64_t va, struct cpu_fetch *ret)
 {
     unsigned mmu = cpu_fetch_mmu(c);
     const struct tlb_entry *t = tlb_at(c, va, mmu);
     struct place p;
 
-    *ret_uncached = false;
-    if ((va & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == t->tag[CPU_FETCH]) {
-        *ret = (const uint8_t *)(uintptr_t)(va + t->addend);
+    if (tlb_tag(va) == t->tag[CPU_FETCH]) {
+        *ret = (struct cpu_fetch){.host = (const uint8_t *)(uintptr_t)(va + t->addend),
+                                  .global = cpu_tlb_is_global(c->context, mmu, va)};
         return CPU_OK;
     }
     enum cpu_status rc = find(c, va, 2, mmu, CPU_FETCH, &p);
@@ -467,19 +486,20 @@ enum cpu_status cpu_fetch_host(struct cpu *c, uint64_t va, const uint8_t **ret, 
         c->ops->access_fault(c, va, CPU_FETCH);
         return CPU_EXCEPTION;
     }
-    *ret = p.host;
-    *ret_uncached = (va & ~(uint64_t)(MEM_PAGE_SIZE - 1)) != t->tag[CPU_FETCH];
+    bool entered = tlb_tag(va) == tlb_at(c, va, mmu)->tag[CPU_FETCH];
+    *ret = (struct cpu_fetch){.host = p.host,
+                              .uncached = !entered,
+                              .global = entered && cpu_tlb_is_global(c->context, mmu, va)};
     return CPU_OK;
 }
 
 enum cpu_status cpu_fetch16(struct cpu *c, uint64_t va, uint16_t *ret)
 {
-    const uint8_t *p;
-    bool uncached;
-    enum cpu_status rc = cpu_fetch_host(c, va, &p, &uncached);
+    struct cpu_fetch f;
+    enum cpu_status rc = cpu_fetch_host(c, va, &f);
 
     if (rc == CPU_OK)
-        memcpy(ret, p, sizeof(*ret));
+        memcpy(ret, f.host, sizeof(*ret));
     return rc;
 }
 

@@ -19,35 +19,34 @@
 int cache_init(struct cache *cache, size_t bytes)
 {
     mutex_init(&cache->lock);
-    cache->hash = calloc(1u << CACHE_HASH_BITS, sizeof(*cache->hash));
+    cache->slot_mask = (1u << CACHE_HASH_BITS) - 1;
+    cache->slots = calloc(cache->slot_mask + 1, sizeof(*cache->slots));
     cache->pages = calloc(1u << CACHE_HASH_BITS, sizeof(*cache->pages));
     cache->arena = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (cache->arena == MAP_FAILED)
         cache->arena = NULL;
     cache->arena_size = bytes;
-    return cache->hash && cache->pages && cache->arena ? 0 : -ENOMEM;
+    return cache->slots && cache->pages && cache->arena ? 0 : -ENOMEM;
 }
 
 void cache_done(struct cache *cache)
 {
-    free(cache->hash);
+    free(cache->slots);
     free(cache->pages);
     if (cache->arena)
         (void)munmap(cache->arena, cache->arena_size); /* ours: cannot fail */
     mutex_done(&cache->lock);
 }
 
-static unsigned hash_block(const uint8_t *host, uint64_t mode)
+static uint64_t mix(uint64_t key)
 {
-    uint64_t h = ((uint64_t)(uintptr_t)host >> 1 ^ mode << 40) * 0x9e3779b97f4a7c15ULL;
-
-    return (unsigned)(h >> (64 - CACHE_HASH_BITS));
+    return key * 0x9e3779b97f4a7c15ULL;
 }
 
 static unsigned hash_page(const uint8_t *host)
 {
-    return hash_block((const uint8_t *)((uintptr_t)host & PAGE_MASK), 0);
+    return (unsigned)(mix((uintptr_t)host & PAGE_MASK) >> (64 - CACHE_HASH_BITS));
 }
 
 void *cache_take(struct cache *cache, size_t size)
@@ -61,14 +60,65 @@ void *cache_take(struct cache *cache, size_t size)
     return p;
 }
 
+/* --- The table of blocks. Keys are in it, so that a look-up touches one cache line and the block.
+ */
+
+/* Equal keys do not yet make equal names. Never 0 or SLOT_DELETED. */
+static uint64_t key_of(const uint8_t *host, uint64_t mode)
+{
+    return (uint64_t)(uintptr_t)host ^ mode << 48;
+}
+#define SLOT_DELETED 1ULL
+
+/* The slot of the block, or the one where it belongs, without a block. */
+static struct cache_slot *slot_of(const struct cache *cache, const uint8_t *host, uint64_t mode)
+    REQUIRES(cache->lock)
+{
+    uint64_t key = key_of(host, mode);
+    struct cache_slot *deleted = NULL;
+
+    for (size_t i = (size_t)(mix(key) >> 32);; i++) {
+        struct cache_slot *slot = &cache->slots[i & cache->slot_mask];
+
+        if (!slot->key)
+            return deleted ? deleted : slot;
+        if (slot->key == SLOT_DELETED && !deleted)
+            deleted = slot;
+        if (slot->key == key && slot->block->host == host && slot->block->mode == mode)
+            return slot;
+    }
+}
+
 static struct block *look_up(struct cache *cache, const uint8_t *host, uint64_t mode)
     REQUIRES(cache->lock)
 {
-    struct block *b = cache->hash[hash_block(host, mode)];
+    return slot_of(cache, host, mode)->block;
+}
 
-    while (b && (b->host != host || b->mode != mode))
-        b = b->hash_next;
-    return b;
+/* Room for one more: the table is never more than half full. False: no memory. */
+static bool reserve_slot(struct cache *cache) REQUIRES(cache->lock)
+{
+    struct cache_slot *old = cache->slots;
+    size_t count = cache->slot_mask + 1;
+    size_t live = 0;
+
+    if (2 * (cache->slots_used + 1) <= count)
+        return true;
+    for (size_t i = 0; i < count; i++)
+        live += old[i].block != NULL;
+    size_t size = 4 * live > count ? 2 * count : count;
+    struct cache_slot *slots = calloc(size, sizeof(*slots));
+    if (!slots)
+        return false;
+    cache->slots = slots;
+    cache->slot_mask = size - 1;
+    cache->slots_used = live;
+    for (size_t i = 0; i < count; i++) {
+        if (old[i].block)
+            *slot_of(cache, old[i].block->host, old[i].block->mode) = old[i];
+    }
+    free(old);
+    return true;
 }
 
 static struct code_page *find_page(struct cache *cache, const uint8_t *host, bool make)
@@ -161,8 +211,9 @@ static struct block *insert(struct cache *cache, struct cpu *c, const uint8_t *h
     unsigned count = decode(c, host, insns, &bytes);
     unsigned offset = (unsigned)((uintptr_t)host & ~PAGE_MASK);
     struct code_page *page = find_page(cache, host, true);
-    struct block *b =
-        page ? cache_take(cache, sizeof(*b) + MAX(count, 1u) * sizeof(insns[0])) : NULL;
+    struct block *b = page && reserve_slot(cache)
+                          ? cache_take(cache, sizeof(*b) + MAX(count, 1u) * sizeof(insns[0]))
+                          : NULL;
 
     if (!b)
         return NULL;
@@ -179,9 +230,10 @@ static struct block *insert(struct cache *cache, struct cpu *c, const uint8_t *h
     memcpy(b->insns, insns, count * sizeof(insns[0]));
     page->blocks = b;
     page->chunks |= chunk_mask(offset, offset + b->bytes - 1);
-    struct block **head = &cache->hash[hash_block(host, b->mode)];
-    b->hash_next = *head;
-    *head = b;
+    page->writes = 0;
+    struct cache_slot *slot = slot_of(cache, host, b->mode);
+    cache->slots_used += !slot->key;
+    *slot = (struct cache_slot){key_of(host, b->mode), b};
     c->stats.blocks_decoded++;
     trace_block_decode(c->index, c->pc, b->mode, b->count, b->bytes);
     return b;
@@ -210,8 +262,9 @@ void cache_reset(struct engine *e)
             __atomic_fetch_and(flags, (uint8_t)~MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
         }
         cache->pages[i] = NULL;
-        cache->hash[i] = NULL;
     }
+    memset(cache->slots, 0, (cache->slot_mask + 1) * sizeof(*cache->slots));
+    cache->slots_used = 0;
     trace_cache_reset(cache->arena_used);
     cache->arena_used = 0;
     if (e->jit)
@@ -226,14 +279,14 @@ enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret)
 {
     struct engine *e = ec->engine;
     struct cpu *c = ec->c;
-    const uint8_t *host;
-    bool uncached;
+    struct cpu_fetch f;
     bool rom;
-    enum cpu_status rc = cpu_fetch_host(c, c->pc, &host, &uncached);
 
     *ret = NULL;
-    if (rc != CPU_OK || uncached)
+    enum cpu_status rc = cpu_fetch_host(c, c->pc, &f);
+    if (rc != CPU_OK || f.uncached)
         return rc;
+    const uint8_t *host = f.host;
     c->stats.jump_misses++;
     mutex_lock(&e->cache.lock);
     struct block *b = look_up(&e->cache, host, c->mode);
@@ -262,13 +315,13 @@ enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret)
     }
     mutex_unlock(&e->cache.lock);
     if (b->count) {
-        c->context->jumps[jump_index(c->pc)] =
-            (struct jump_entry){.key = c->pc,
-                                .block = b,
-                                .code = __atomic_load_n(&b->code, __ATOMIC_ACQUIRE),
-                                .mode = c->mode};
-        c->context->used |= CONTEXT_USED_JUMPS;
-        c->context->jump_pages |= cpu_jump_page_bit(c->pc);
+        const void *code = __atomic_load_n(&b->code, __ATOMIC_ACQUIRE);
+        uint32_t mode = (uint32_t)c->mode | JUMP_VALID;
+
+        struct jump_entry j = {
+            .key = c->pc, .block = b, .code = code, .mode = mode, .code_mode = code ? mode : 0};
+
+        cpu_enter_jump(c, &j, f.global);
         *ret = b;
     }
     return CPU_OK;
@@ -276,16 +329,28 @@ enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret)
 
 static void kill_block(struct engine *e, struct block *b) REQUIRES(e->cache.lock)
 {
-    struct block **p = &e->cache.hash[hash_block(b->host, b->mode)];
+    struct cache_slot *slot = slot_of(&e->cache, b->host, b->mode);
 
-    while (*p && *p != b)
-        p = &(*p)->hash_next;
-    if (*p)
-        *p = b->hash_next;
+    assert(slot->block == b);
+    *slot = (struct cache_slot){.key = SLOT_DELETED};
     trace_block_kill(b->host, b->mode, b->count);
     __atomic_store_n(&b->dead, true, __ATOMIC_RELAXED);
     if (e->jit)
         jit_unlink(e, b);
+}
+
+/* Shall a code page whose last block died be plain memory again? Code that is written, run and
+ * written again had better remain one: withdrawing write access from all TLBs costs more than some
+ * slow stores. */
+static bool give_up(struct code_page *page)
+{
+    enum { OFTEN = 4, MANY_WRITES = 64 };
+
+    if (page->given_up >= OFTEN && ++page->writes < MANY_WRITES)
+        return false;
+    page->given_up = (uint8_t)MIN(page->given_up + 1, OFTEN);
+    page->writes = 0;
+    return true;
 }
 
 void cache_written(struct engine *e, gpa_t gpa, uint64_t size)
@@ -293,7 +358,6 @@ void cache_written(struct engine *e, gpa_t gpa, uint64_t size)
     const struct mem_region *r = mem_find(e->config.mem, gpa);
     unsigned first = (unsigned)(gpa.v & (MEM_PAGE_SIZE - 1));
     unsigned last = first + (unsigned)size - 1;
-    bool killed = false;
 
     if (!r || !r->host || !r->writable)
         return;
@@ -310,7 +374,6 @@ void cache_written(struct engine *e, gpa_t gpa, uint64_t size)
             if (b->page_offset <= last && b_last >= first) {
                 *p = b->page_next;
                 kill_block(e, b);
-                killed = true;
             } else {
                 left |= chunk_mask(b->page_offset, b_last);
                 p = &b->page_next;
@@ -318,13 +381,8 @@ void cache_written(struct engine *e, gpa_t gpa, uint64_t size)
         }
         page->chunks = left;
     }
-    if (!page || !page->blocks) /* plain memory again: stores may be direct */
+    if (!page || (!page->blocks && give_up(page))) /* stores may be direct again */
         __atomic_fetch_and(&r->page_flags[(host - r->host) >> MEM_PAGE_BITS],
                            (uint8_t)~MEM_PAGE_CODE, __ATOMIC_SEQ_CST);
     mutex_unlock(&e->cache.lock);
-    /* fence.i makes other harts see it: requests are honoured at block ends, which a fence.i is. */
-    for (unsigned i = 0; killed && i < ENGINE_MAX_CPUS; i++) {
-        if (e->cpus[i])
-            world_request(NULL, e->cpus[i], CPU_REQ_JUMPS, false);
-    }
 }

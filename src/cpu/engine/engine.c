@@ -68,9 +68,9 @@ void cpu_timer_changed(struct cpu *c)
 
 void cpu_sync_code(struct cpu *c)
 {
-    /* Stores to code pages kill their blocks at once, and the jump caches' entries for them are
-     * dropped by a request that is honoured at the end of this block; so there is nothing left to
-     * do here but to end it. */
+    /* A store to a code page kills its blocks before the storing hart goes on: who meets a dead
+     * block then looks its pc up anew, and translated code of one leaves at its entry. So there is
+     * nothing left to do here but to end the block. */
     (void)c;
 }
 

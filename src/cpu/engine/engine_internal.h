@@ -21,7 +21,6 @@
 struct block {
     const uint8_t *host;     /* host address of its first byte: with mode, its name */
     uint64_t mode;           /* cpu.mode it was decoded for */
-    struct block *hash_next; /* [cache.lock] */
     struct block *page_next; /* [cache.lock] */
     uint32_t hits;           /* [atomic] relaxed: times interpreted */
     uint16_t count;          /* instructions */
@@ -42,12 +41,23 @@ struct code_page {
     struct block *blocks;
     struct code_page *next;
     uint64_t chunks; /* bit i: some block has bytes in [64 i, 64 i + 64) */
+    /* Of code that is written over and over: */
+    uint8_t given_up; /* times that it was made plain memory again */
+    uint8_t writes;   /* while it has had no blocks */
+};
+
+/** A place in the table of blocks. */
+struct cache_slot {
+    uint64_t key; /* 0 = never used */
+    struct block *block;
 };
 
 struct cache {
     struct mutex lock;
-    struct block **hash;      /* [lock] 1 << CACHE_HASH_BITS heads */
-    struct code_page **pages; /* [lock] likewise */
+    struct cache_slot *slots; /* [lock] open addressing, linear probing */
+    size_t slot_mask;         /* [lock] their number - 1 */
+    size_t slots_used;        /* [lock] that have a key */
+    struct code_page **pages; /* [lock] 1 << CACHE_HASH_BITS heads */
     uint8_t *arena;           /* [init] blocks and code_pages; freed as a whole */
     size_t arena_size;        /* [init] */
     size_t arena_used;        /* [lock] */

@@ -116,7 +116,7 @@ static bool at_breakpoint(const struct engine_cpu *ec)
 static enum jit_result ready(struct engine_cpu *ec, struct block *b)
 {
     struct cpu *c = ec->c;
-    struct jump_entry *j = &c->context->jumps[jump_index(c->pc)];
+    struct jump_entry *j = cpu_jump_at(c, c->pc);
 
     if (!b->code) {
         enum jit_result rc = JIT_REFUSED;
@@ -127,7 +127,7 @@ static enum jit_result ready(struct engine_cpu *ec, struct block *b)
             return rc;
     }
     if (j->key == c->pc && j->block == b) /* now generated code finds it too */
-        j->code = b->code;
+        j->code = b->code, j->code_mode = j->mode;
     return JIT_DONE;
 }
 
@@ -170,12 +170,12 @@ static enum cpu_status run_watched(struct engine_cpu *ec, struct block *b)
 static enum cpu_status run_next(struct engine_cpu *ec)
 {
     struct cpu *c = ec->c;
-    const struct jump_entry *j = &c->context->jumps[jump_index(c->pc)];
+    const struct jump_entry *j = cpu_jump_at(c, c->pc);
     struct block *b = j->block;
 
     if (unlikely(ec->debugging && (ec->debug.step || ec->debug.watchpoint_count)))
         return engine_step(c);
-    if (unlikely(j->key != c->pc || j->mode != c->mode ||
+    if (unlikely(j->key != c->pc || j->mode != ((uint32_t)c->mode | JUMP_VALID) ||
                  __atomic_load_n(&b->dead, __ATOMIC_RELAXED))) {
         enum cpu_status rc = cache_find(ec, &b);
 

@@ -15,8 +15,6 @@ static void honour(struct engine *e, struct engine_cpu *ec) REQUIRES(e->world.lo
         return;
     if (requests & VCPU_REQ_TLB_FLUSH)
         cpu_flush_all(c);
-    if (requests & (VCPU_REQ_ICACHE | CPU_REQ_JUMPS))
-        cpu_flush_jumps(c);
     if (requests & CPU_REQ_WRITES)
         cpu_flush_writes(c);
     cond_broadcast(&e->world.changed);

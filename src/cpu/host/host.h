@@ -26,13 +26,15 @@ struct host_env {
     /* From the state pointer. Sizes as in struct cpu. */
     uint32_t attention, status, pc, code_page, instret, mode, context, fp_flags, mxcsr;
 
-    /* From the address space context. The TLB entry of va in mode m is the one numbered
-     * (va >> 12) & (2^tlb_bits - 1) of 32-byte entries at tlb + m * tlb_stride. */
-    uint32_t tlb, tlb_stride, tlb_bits;
+    /* From the address space context. The TLB entry of va in mode m is at tlb + m * tlb_stride +
+     * ((va >> 7) & the 32-bit word at tlb_mask + 4 * m). Its tag for an access that may be in line
+     * is the address of its page's last byte. */
+    uint32_t tlb, tlb_stride, tlb_mask;
     uint32_t tlb_tag_read, tlb_tag_write, tlb_addend; /* in the entry */
-    /* The jump cache entry of pc is number ((pc >> 1) ^ (pc >> (jump_bits + 1))) & (2^jump_bits -
-     * 1) of 32-byte entries; it is taken if key == pc, mode == the unit's mode, code != NULL. */
-    uint32_t jumps, jump_bits, jump_key, jump_code, jump_mode;
+    /* The jump cache entry of pc is number (pc >> 1) & (2^jump_bits - 1) of 32-byte entries, which
+     * begin at jumps + jump_stride * (the mode's bits 2 and 3); it is taken if key == pc and the
+     * 32-bit jump_mode == the unit's mode | jump_valid. */
+    uint32_t jumps, jump_stride, jump_bits, jump_key, jump_code, jump_mode, jump_valid;
 
     /* Slow paths, as in cpu.h; they return its enum cpu_status (0 = go on). */
     unsigned (*load)(void *state, uint64_t va, unsigned size, unsigned mmu, uint64_t *ret);

@@ -114,7 +114,7 @@ static inline struct rv_loaded rv_load(struct cpu *c, uint64_t va, unsigned size
 {
     const struct tlb_entry *e = tlb_at(c, va, c->mode & RV_MODE_MMU_MASK);
 
-    if (likely(((va + size - 1) & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == e->tag[CPU_READ])) {
+    if (likely(tlb_tag(va + size - 1) == e->tag[CPU_READ])) {
         uint64_t value = cpu_host_load((const void *)(uintptr_t)(va + e->addend), size);
 
         return (struct rv_loaded){value, CPU_OK};

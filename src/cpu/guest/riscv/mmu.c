@@ -13,6 +13,7 @@
 #define PTE_W          BIT(2)
 #define PTE_X          BIT(3)
 #define PTE_U          BIT(4)
+#define PTE_G          BIT(5)
 #define PTE_A          BIT(6)
 #define PTE_D          BIT(7)
 #define PTE_PPN(pte)   BITS(pte, 53, 10)
@@ -33,6 +34,7 @@ struct walk {
     unsigned mmu;
     bool debug;
     bool by_mxr;       /* readable only because of MXR */
+    bool global;       /* some entry on the way has G: so has all below it */
     uint64_t pte;      /* the leaf */
     uint64_t pte_addr; /* and where it is */
     unsigned level;
@@ -186,6 +188,7 @@ static enum walk_result walk_once(struct walk *w)
             return WALK_ACCESS_FAULT;
         if (!pte_is_legal(w->h, w->pte))
             return WALK_PAGE_FAULT;
+        w->global |= (w->pte & PTE_G) != 0;
         if (!pte_is_table(w->pte))
             return check_leaf(w);
         ppn = PTE_PPN(w->pte);
@@ -218,6 +221,7 @@ static enum walk_result translate(struct walk *w, unsigned *ret_rights)
         return target_allowed(w) ? WALK_OK : WALK_ACCESS_FAULT;
     }
     do {
+        w->global = false;
         result = walk_once(w);
     } while (result == WALK_CHANGED);
     *ret_rights = leaf_rights(w);
@@ -243,6 +247,7 @@ bool rv_translate_address(struct cpu *c, uint64_t va, enum cpu_access access, un
     }
     ret->gpa = GPA(w.gpa);
     ret->page_bits = (uint8_t)w.page_bits;
+    ret->global = w.global;
     ret->uncached = !w.pmp_whole_page || w.by_mxr;
     ret->span = (uint16_t)w.pmp_span;
     for (unsigned a = 0; a < ARRAY_SIZE(ret->prot); a++)

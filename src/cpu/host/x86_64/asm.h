@@ -61,7 +61,7 @@ enum common_routine {
     COMMON_CAS,      /* rax = va, rcx = expected, FRAME_ARG = desired; returns the old value */
     COMMON_CALL,     /* rax = function, FRAME_ARG = arguments; returns its result in rax */
     COMMON_CALL_FP,  /* the same; exceptions that it raises in MXCSR count */
-    COMMON_INDIRECT, /* rax = pc: jump by the jump cache or leave */
+    COMMON_INDIRECT, /* rax = pc, which the jump cache does not know: leave */
     COMMON_COUNT
 };
 

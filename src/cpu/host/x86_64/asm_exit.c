@@ -4,6 +4,8 @@
  * it under running code; other exits look their pc up in the jump cache. */
 #include "cpu/host/x86_64/asm.h"
 
+#include "base/bits.h"
+
 #include <errno.h>
 
 static bool same_page(const struct asm_state *a, int64_t delta)
@@ -69,7 +71,27 @@ static void jump_direct(struct asm_state *a, int cc, int64_t delta)
     s->imm = delta;
 }
 
-/** rax = pc of the exit @delta; go there by the jump cache. */
+/** rax = pc: go to its code if the jump cache knows it. State is exact. */
+static void jump_cached(struct asm_state *a)
+{
+    const struct host_env *v = a->env;
+    const uint8_t *miss = a->h->common[COMMON_INDIRECT];
+    int64_t jumps = v->jumps + (int64_t)v->jump_stride * (int64_t)(a->f->mode >> 2 & 3);
+
+    emit_mov(&a->e, false, RCX, RAX);
+    emit_group1(&a->e, G1_AND, false, rm_reg(RCX), (int32_t)(MASK(v->jump_bits) << 1));
+    emit_shift(&a->e, SH_SHL, false, rm_reg(RCX), 4);
+    emit_op(&a->e, X_CMP + 2, true, RAX, rm_sib(REG_CONTEXT, RCX, 0, jumps + v->jump_key));
+    emit_jcc(&a->e, CC_NE, miss);
+    emit_group1(&a->e, G1_CMP, false, rm_sib(REG_CONTEXT, RCX, 0, jumps + v->jump_mode),
+                (int32_t)((uint32_t)a->f->mode | v->jump_valid));
+    emit_jcc(&a->e, CC_NE, miss);
+    emit_group1(&a->e, G1_AND, true, rm_reg(RAX), -4096);
+    emit_op(&a->e, X_STORE, true, RAX, rm_state(v->code_page));
+    emit_op(&a->e, X_GROUP5, false, 4, rm_sib(REG_CONTEXT, RCX, 0, jumps + v->jump_code));
+}
+
+/** Go to the exit @delta by the jump cache. */
 static void jump_far(struct asm_state *a, int64_t delta)
 {
     emit_op(&a->e, X_LOAD, true, RAX, rm_state(a->env->code_page));
@@ -79,7 +101,7 @@ static void jump_far(struct asm_state *a, int64_t delta)
         emit_const(&a->e, RCX, (uint64_t)delta);
         emit_rr(&a->e, X_ADD + 2, true, RAX, RCX);
     }
-    emit_jmp(&a->e, a->h->common[COMMON_INDIRECT]);
+    jump_cached(a);
 }
 
 void asm_exit_to(struct asm_state *a, int64_t delta)
@@ -173,7 +195,7 @@ void asm_exit(struct asm_state *a)
         break;
     case IR_EXIT_INDIRECT:
         regs_copy_to(a, i->arg[0], RAX);
-        emit_jmp(&a->e, a->h->common[COMMON_INDIRECT]);
+        jump_cached(a);
         break;
     default:
         leave_status(a);

@@ -2,9 +2,9 @@
  *
  *     lea   ecx, [base + disp]              entry = (va >> 12 & mask) * 32
  *     shr   ecx, 7
- *     and   ecx, mask * 32
- *     lea   rax, [base + disp + size - 1]   the page of its last byte
- *     and   rax, -4096
+ *     and   ecx, [context + mask]
+ *     lea   rax, [base + disp + size - 1]   the end of its last byte's page
+ *     or    rax, 4095
  *     cmp   rax, [context + rcx + tag]      is the page of the first one, and may be accessed?
  *     jne   stub
  *     mov   rax, [context + rcx + addend]
@@ -12,7 +12,7 @@
  *
  * The stub writes dirty state home and calls the slow path, which raises the guest's fault or gives
  * the value. Accesses off one base share a probe (group.c). Atomics want alignment, so they test
- * the first byte's address with its low bits. */
+ * the last byte's address with its low bits: ones if the access is aligned. */
 #include "cpu/host/x86_64/asm.h"
 
 #include "base/bits.h"
@@ -25,7 +25,7 @@ uint8_t *asm_probe(struct asm_state *a, const struct ir_insn *i, unsigned base, 
     const struct host_env *env = a->env;
     int64_t entry = env->tlb + (int64_t)i->aux * env->tlb_stride;
     bool write = i->op != IR_LOAD && i->op != IR_LOADS;
-    int32_t last = align > 1 ? lo : hi - 1;
+    int32_t last = hi - 1;
     uint8_t *miss;
 
     if (lo)
@@ -33,12 +33,12 @@ uint8_t *asm_probe(struct asm_state *a, const struct ir_insn *i, unsigned base, 
     else
         emit_mov(&a->e, false, RCX, base);
     emit_shift(&a->e, SH_SHR, false, rm_reg(RCX), 12 - ENTRY_BITS);
-    emit_group1(&a->e, G1_AND, false, rm_reg(RCX), (int32_t)(MASK(env->tlb_bits) << ENTRY_BITS));
+    emit_op(&a->e, X_AND + 2, false, RCX, rm_mem(REG_CONTEXT, env->tlb_mask + 4 * i->aux));
     if (last)
         emit_lea(&a->e, true, RAX, rm_mem(base, last));
     else
         emit_mov(&a->e, true, RAX, base);
-    emit_group1(&a->e, G1_AND, true, rm_reg(RAX), -4096 | ((int32_t)align - 1));
+    emit_group1(&a->e, G1_OR, true, rm_reg(RAX), 4095 & -(int32_t)align);
     emit_op(&a->e, X_CMP + 2, true, RAX,
             rm_sib(REG_CONTEXT, RCX, 0, entry + (write ? env->tlb_tag_write : env->tlb_tag_read)));
     miss = emit_jcc(&a->e, CC_NE, NULL);

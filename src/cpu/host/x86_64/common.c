@@ -1,5 +1,5 @@
 /* Routines at the start of the code buffer that all units share: entering and leaving generated
- * code, calling slow paths with every register preserved, looking up the jump cache.
+ * code, calling slow paths with every register preserved.
  *
  * Slow path routines find the word of stub_word() on the stack below their return address, and take
  * it off when they return. If the helper's status is not CPU_OK they leave the unit: pc and instret
@@ -169,34 +169,10 @@ static void leave(struct host *h, struct emit *e, const uint8_t *flags_map)
     emit8(e, 0xc3);
 }
 
-/** rax = pc: go to its code if the jump cache knows it. */
 static void indirect(struct host *h, struct emit *e)
 {
-    const struct host_env *v = &h->env;
-    uint8_t *miss[3];
-
     begin(h, e, COMMON_INDIRECT);
-    emit_mov(e, true, RCX, RAX);
-    emit_mov(e, true, RDX, RAX);
-    emit_shift(e, SH_SHR, true, rm_reg(RCX), 1);
-    emit_shift(e, SH_SHR, true, rm_reg(RDX), v->jump_bits + 1);
-    emit_rr(e, X_XOR + 2, false, RCX, RDX);
-    emit_group1(e, G1_AND, false, rm_reg(RCX), (int32_t)MASK(v->jump_bits));
-    emit_shift(e, SH_SHL, false, rm_reg(RCX), 5);
-    emit_op(e, X_CMP + 2, true, RAX, rm_sib(REG_CONTEXT, RCX, 0, v->jumps + v->jump_key));
-    miss[0] = emit_jcc_short(e, CC_NE);
-    emit_op(e, X_LOAD, true, RDX, rm_state(v->mode));
-    emit_op(e, X_CMP + 2, true, RDX, rm_sib(REG_CONTEXT, RCX, 0, v->jumps + v->jump_mode));
-    miss[1] = emit_jcc_short(e, CC_NE);
-    emit_op(e, X_LOAD, true, RDX, rm_sib(REG_CONTEXT, RCX, 0, v->jumps + v->jump_code));
-    emit_rr(e, X_TEST, true, RDX, RDX);
-    miss[2] = emit_jcc_short(e, CC_E);
-    emit_group1(e, G1_AND, true, rm_reg(RAX), -4096);
-    emit_op(e, X_STORE, true, RAX, rm_state(v->code_page));
-    emit_op(e, X_GROUP5, false, 4, rm_reg(RDX));
-    for (unsigned n = 0; n < 3; n++)
-        emit_here(e, miss[n]);
-    emit_op(e, X_STORE, true, RAX, rm_state(v->pc));
+    emit_op(e, X_STORE, true, RAX, rm_state(h->env.pc));
     emit_const(e, RAX, HOST_LEAVE_INDIRECT);
     emit_jmp(e, h->common[COMMON_LEAVE]);
 }

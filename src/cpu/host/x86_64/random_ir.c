@@ -88,7 +88,7 @@ void m_env(struct host_env *ret)
         AT(mxcsr),
         .tlb = offsetof(struct m_context, tlb),
         .tlb_stride = sizeof(struct m_tlb_entry) << M_TLB_BITS,
-        .tlb_bits = M_TLB_BITS,
+        .tlb_mask = offsetof(struct m_context, tlb_mask),
         .tlb_tag_read = offsetof(struct m_tlb_entry, tag[0]),
         .tlb_tag_write = offsetof(struct m_tlb_entry, tag[1]),
         .tlb_addend = offsetof(struct m_tlb_entry, addend),
@@ -96,7 +96,8 @@ void m_env(struct host_env *ret)
         .jump_bits = M_JUMP_BITS,
         .jump_key = offsetof(struct m_jump, key),
         .jump_code = offsetof(struct m_jump, code),
-        .jump_mode = offsetof(struct m_jump, mode),
+        .jump_mode = offsetof(struct m_jump, code_mode),
+        .jump_valid = 1u << 31,
         .load = m_load,
         .store = m_store,
         .atomic = m_atomic,
@@ -184,22 +185,18 @@ void m_init(struct m_state *s, struct m_machine *m, uint64_t seed)
     for (unsigned n = 0; n < sizeof(m->ram); n += 8)
         memcpy(m->ram + n, &(uint64_t){interesting_float(&rng)}, 8);
     for (unsigned mode = 0; mode < 2; mode++)
-        for (unsigned n = 0; n < 1 << M_TLB_BITS; n++)
-            m->context.tlb[mode][n] = (struct m_tlb_entry){
-                {0x800, 0x800, 0x800},
-                0
-            };
+        m->context.tlb_mask[mode] = ((1 << M_TLB_BITS) - 1) * sizeof(struct m_tlb_entry);
+    memset(m->context.tlb, 0, sizeof(m->context.tlb));
     for (unsigned mode = 0; mode < 2; mode++)
         for (unsigned page = 0; page < 3; page += 2) {
             uint64_t va = M_DATA + 4096 * page;
             struct m_tlb_entry *e = &m->context.tlb[mode][va >> 12 & ((1 << M_TLB_BITS) - 1)];
 
-            e->tag[0] = va;
-            e->tag[1] = page ? 0x800 : va;
+            e->tag[0] = va | 4095;
+            e->tag[1] = page ? 0 : va | 4095;
             e->addend = (uint64_t)(uintptr_t)m->ram - M_DATA;
         }
-    for (unsigned n = 0; n < 1 << M_JUMP_BITS; n++)
-        m->context.jumps[n].key = 1;
+    memset(m->context.jumps, 0, sizeof(m->context.jumps));
 }
 
 /* --- Units */

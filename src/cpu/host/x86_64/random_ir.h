@@ -21,9 +21,10 @@ struct m_jump {
     uint64_t key;
     void *block;
     const void *code;
-    uint64_t mode;
+    uint32_t mode, code_mode;
 };
 struct m_context {
+    uint32_t tlb_mask[2];
     struct m_tlb_entry tlb[2][1 << M_TLB_BITS];
     struct m_jump jumps[1 << M_JUMP_BITS];
 };
