@@ -202,6 +202,33 @@ void virt_board_reset(struct virt_board *b)
     plic_reset(b->plic);
 }
 
+void virt_board_save(struct virt_board *b, struct state_out *out)
+{
+    plic_save(b->plic, out);
+    aclint_save(b->aclint, out);
+    uart_save(b->uart, out);
+    goldfish_rtc_save(b->rtc, out);
+    for (unsigned i = 0; i < ARRAY_SIZE(b->flash); i++)
+        cfi_flash_save(b->flash[i], i, out);
+    pci_host_save(b->pci, out);
+}
+
+/* The interrupt controller first: the others drive its inputs. */
+int virt_board_load(struct virt_board *b, const struct state_in *in, struct error *err)
+{
+    int rc = plic_load(b->plic, in, err);
+
+    if (!rc)
+        rc = aclint_load(b->aclint, in, err);
+    if (!rc)
+        rc = uart_load(b->uart, in, err);
+    if (!rc)
+        rc = goldfish_rtc_load(b->rtc, in, err);
+    for (unsigned i = 0; i < ARRAY_SIZE(b->flash) && !rc; i++)
+        rc = cfi_flash_load(b->flash[i], i, in, err);
+    return rc ? rc : pci_host_load(b->pci, in, err);
+}
+
 void virt_board_resume(struct virt_board *b)
 {
     aclint_resume(b->aclint);

@@ -58,6 +58,8 @@ struct virt_config {
 };
 
 struct virt_board;
+struct state_in;
+struct state_out;
 
 /** Add RAM, ROM and the devices to config->mem. On failure nothing is left but regions of mem.
  * *@ret is the caller's, freed when no thread uses mem any more. */
@@ -70,6 +72,12 @@ void virt_board_reset(struct virt_board *b);
 
 /** The guest clock runs again after a pause. */
 void virt_board_resume(struct virt_board *b);
+
+/** State for a snapshot of every device of the board, and of its PCI functions' registers (not of
+ * what is behind them). vCPUs and loops stand still. A failed load (-EINVAL) leaves any state:
+ * reset or free it. */
+void virt_board_save(struct virt_board *b, struct state_out *out);
+must_check int virt_board_load(struct virt_board *b, const struct state_in *in, struct error *err);
 
 struct pci_host *virt_board_pci(struct virt_board *b);
 struct uart *virt_board_uart(struct virt_board *b);

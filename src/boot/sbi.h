@@ -38,6 +38,8 @@ struct sbi_config {
 };
 
 struct sbi;
+struct state_in;
+struct state_out;
 
 /** *@ret is the caller's, freed before the vCPUs. All harts are stopped. */
 must_check int sbi_new(const struct sbi_config *config, struct sbi **ret, struct error *err);
@@ -51,6 +53,10 @@ void sbi_reset(struct sbi *s, gpa_t entry, uint64_t opaque);
  * are right when it returns true. False: ask again after host->wake, an interrupt, or when
  * CLOCK_MONOTONIC reads *@ret_deadline_ns. The hart's own thread. */
 bool sbi_hart_ready(struct sbi *s, unsigned index, int64_t *ret_deadline_ns);
+
+/** State for a snapshot: the harts stand still. A failed load (-EINVAL) leaves any state: reset. */
+void sbi_save(struct sbi *s, struct state_out *out);
+must_check int sbi_load(struct sbi *s, const struct state_in *in, struct error *err);
 
 /** Perform the call that hart @index's registers hold. Its own thread. */
 void sbi_call(struct sbi *s, unsigned index);

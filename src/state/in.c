@@ -219,6 +219,11 @@ int state_find(const struct state_in *in, const char *name, unsigned instance, u
     return 0;
 }
 
+bool state_has_field(const struct state_section *s, const char *name)
+{
+    return find_field(s, name);
+}
+
 unsigned state_version(const struct state_section *s)
 {
     return s->version;

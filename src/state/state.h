@@ -100,6 +100,8 @@ void state_in_free(struct state_in *in);
 must_check int state_find(const struct state_in *in, const char *name, unsigned instance,
                           unsigned version, const struct state_section **ret, struct error *err);
 bool state_has(const struct state_in *in, const char *name, unsigned instance);
+/** Is there such a field? */
+bool state_has_field(const struct state_section *s, const char *name);
 unsigned state_version(const struct state_section *s);
 
 /** All fields of the table into @object, or, with -EINVAL, none. */

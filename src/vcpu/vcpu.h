@@ -9,6 +9,8 @@
 #include "base/error.h"
 #include "mem/mem.h"
 
+struct state_in;
+struct state_out;
 struct vcpu;
 
 enum vcpu_exit_reason {
@@ -80,6 +82,8 @@ struct vcpu_ops {
     int (*translate)(struct vcpu *v, gva_t va, enum vcpu_access access, gpa_t *ret);
     void (*set_debug)(struct vcpu *v, const struct vcpu_debug *debug);
     uint64_t (*instructions)(struct vcpu *v);
+    void (*save)(struct vcpu *v, struct state_out *out);
+    int (*load)(struct vcpu *v, const struct state_in *in, struct error *err);
     void (*free)(struct vcpu *v);
 };
 
@@ -154,6 +158,18 @@ static inline void vcpu_set_debug(struct vcpu *v, const struct vcpu_debug *debug
 static inline uint64_t vcpu_instructions(struct vcpu *v)
 {
     return v->ops->instructions(v);
+}
+
+/** The architectural state, for a snapshot: independent of what kind of vCPU it is, and of the
+ * host. Interrupt inputs are not in it: the devices drive them anew. The vCPU stands still. A
+ * failed load (-EINVAL) leaves any state that software could have made: reset or free it. */
+static inline void vcpu_save(struct vcpu *v, struct state_out *out)
+{
+    v->ops->save(v, out);
+}
+must_check static inline int vcpu_load(struct vcpu *v, const struct state_in *in, struct error *err)
+{
+    return v->ops->load(v, in, err);
 }
 
 static inline void vcpu_free(struct vcpu *v)

@@ -77,6 +77,7 @@ struct vm_config {
     bool gdb_wait;         /* do not start the vCPUs until a debugger continues */
     const char *dump;      /* --dump=guest,ir,opt,regs,host; NULL = none */
     int dump_fd;
+    bool no_boot;         /* load nothing: a saved state comes before the start */
     const char *dump_dtb; /* write the device tree blob there and stop; NULL = no */
 };
 

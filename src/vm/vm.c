@@ -280,7 +280,7 @@ static int build(struct vm *vm, struct error *err)
     mem_freeze(vm->mem);
     rc = new_vcpus(vm, err);
     if (!rc)
-        rc = vm->config.dump_dtb ? vm_dump_dtb(vm, err) : vm_boot(vm, err);
+        rc = vm->config.dump_dtb ? vm_dump_dtb(vm, err) : vm->config.no_boot ? 0 : vm_boot(vm, err);
     if (!rc)
         rc = new_debugger(vm, err);
     return rc;

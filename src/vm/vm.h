@@ -42,6 +42,27 @@ void vm_stop(struct vm *vm); /* at once, as by pulling the plug */
 void vm_reset(struct vm *vm);
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
+/** For a snapshot: pause, and have the devices finish what they have begun and leave guest memory
+ * alone (see virtio_freeze()); until vm_thaw() nothing changes the machine. vm_thaw() leaves it
+ * paused. Any thread but the machine's own. */
+void vm_freeze(struct vm *vm);
+void vm_thaw(struct vm *vm);
+
+/** The state of a frozen machine, but for its memory (mem) and disks. -ENOTSUP: a device has a
+ * state that cannot be saved; the sentence says which, and what to do. */
+struct state_in;
+struct state_out;
+must_check int vm_save(struct vm *vm, struct state_out *out, struct error *err);
+
+/** Into a machine that was made with the same configuration and config.no_boot, and has not been
+ * started; its memory has been filled. -EINVAL: the state is another machine's or damaged; only
+ * vm_free() is possible then. */
+must_check int vm_load(struct vm *vm, const struct state_in *in, struct error *err);
+
+/** The machine's memory; lives as long as the machine. */
+struct mem;
+struct mem *vm_mem(struct vm *vm);
+
 enum vm_state vm_get_state(struct vm *vm);
 
 /** Tell the guest the size of its console window. Any thread. */

@@ -25,6 +25,8 @@ struct block;
 struct insn;
 struct ir_func;
 struct replay;
+struct state_in;
+struct state_out;
 
 enum cpu_access { CPU_READ, CPU_WRITE, CPU_FETCH };
 
@@ -239,6 +241,10 @@ struct cpu_ops {
     int (*get_reg)(struct cpu *c, unsigned id, uint64_t *ret);
     int (*set_reg)(struct cpu *c, unsigned id, uint64_t value);
     const struct vcpu_reg *(*registers)(struct cpu *c, size_t *ret_count);
+
+    /** See vcpu_save() and vcpu_load(). */
+    void (*save)(struct cpu *c, struct state_out *out);
+    int (*load)(struct cpu *c, const struct state_in *in, struct error *err);
 };
 
 /* --- Memory access by guest code (interpreter, page walker)

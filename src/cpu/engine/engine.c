@@ -173,6 +173,20 @@ static uint64_t instructions(struct vcpu *v)
     return __atomic_load_n(&engine_cpu_of(v)->c->instret, __ATOMIC_RELAXED); /* a statistic */
 }
 
+static void save(struct vcpu *v, struct state_out *out)
+{
+    struct cpu *c = engine_cpu_of(v)->c;
+
+    c->ops->save(c, out);
+}
+
+static int load(struct vcpu *v, const struct state_in *in, struct error *err)
+{
+    struct cpu *c = engine_cpu_of(v)->c;
+
+    return c->ops->load(c, in, err);
+}
+
 static void vcpu_destroy(struct vcpu *v)
 {
     struct engine_cpu *ec = engine_cpu_of(v);
@@ -192,12 +206,12 @@ static void vcpu_destroy(struct vcpu *v)
     free(ec);
 }
 
-#define VCPU_OPS(kind_name)                                                         \
-    {                                                                               \
-        .name = (kind_name), .run = engine_run, .kick = kick, .set_irq = set_irq,   \
-        .request = request, .reset = reset, .get_reg = get_reg, .set_reg = set_reg, \
-        .registers = registers, .translate = translate, .set_debug = set_debug,     \
-        .instructions = instructions, .free = vcpu_destroy,                         \
+#define VCPU_OPS(kind_name)                                                             \
+    {                                                                                   \
+        .name = (kind_name), .run = engine_run, .kick = kick, .set_irq = set_irq,       \
+        .request = request, .reset = reset, .get_reg = get_reg, .set_reg = set_reg,     \
+        .registers = registers, .translate = translate, .set_debug = set_debug,         \
+        .instructions = instructions, .save = save, .load = load, .free = vcpu_destroy, \
     }
 
 static const struct vcpu_ops vcpu_ops[] = {

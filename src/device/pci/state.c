@@ -11,28 +11,41 @@
 #include <errno.h>
 #include <string.h>
 
-static const struct state_field function_fields[] = {
-    STATE_ARRAY(struct pci_state, config),
-    STATE_FIELD(struct pci_state, intx_level),
-    STATE_FIELD(struct pci_state, msix_pending),
-    {0},
+/** What is saved of a function. */
+struct saved {
+    uint8_t config[PCI_CONFIG_SIZE];
+    bool intx_level;
+    uint64_t msix_pending;
+    uint64_t msix_addr[PCI_MSIX_MAX];
+    uint32_t msix_data[PCI_MSIX_MAX], msix_control[PCI_MSIX_MAX];
 };
-static const struct state_field msix_fields[] = {
-    STATE_FIELD(struct pci_msix_entry, addr),
-    STATE_FIELD(struct pci_msix_entry, data),
-    STATE_FIELD(struct pci_msix_entry, control),
+
+static const struct state_field function_fields[] = {
+    STATE_ARRAY(struct saved, config),
+    STATE_FIELD(struct saved, intx_level),
+    STATE_FIELD(struct saved, msix_pending),
+    STATE_ARRAY(struct saved, msix_addr),
+    STATE_ARRAY(struct saved, msix_data),
+    STATE_ARRAY(struct saved, msix_control),
     {0},
 };
 
 static void save_function(struct pci_function *f, struct state_out *out)
 {
     struct pci_state *s = f->state;
+    struct saved saved = {0};
 
     mutex_lock(&s->lock);
-    state_save(out, "pci", s->slot, 1, function_fields, s);
-    for (unsigned i = 0; i < f->info->msix_vectors; i++)
-        state_save(out, "msix", s->slot * PCI_MSIX_MAX + i, 1, msix_fields, &s->msix[i]);
+    memcpy(saved.config, s->config, sizeof(saved.config));
+    saved.intx_level = s->intx_level;
+    saved.msix_pending = s->msix_pending;
+    for (unsigned i = 0; i < PCI_MSIX_MAX; i++) {
+        saved.msix_addr[i] = s->msix[i].addr;
+        saved.msix_data[i] = s->msix[i].data;
+        saved.msix_control[i] = s->msix[i].control;
+    }
     mutex_unlock(&s->lock);
+    state_save(out, "pci", s->slot, 1, function_fields, &saved);
 }
 
 void pci_host_save(struct pci_host *host, struct state_out *out)
@@ -43,39 +56,40 @@ void pci_host_save(struct pci_host *host, struct state_out *out)
     }
 }
 
-static int load_registers_locked(struct pci_function *f, const struct state_in *in,
-                                 struct error *err) REQUIRES(f->state->lock)
+static void load_locked(struct pci_function *f, const struct saved *saved) REQUIRES(f->state->lock)
 {
     struct pci_state *s = f->state;
-    uint8_t own[PCI_CONFIG_SIZE];
 
-    memcpy(own, s->config, sizeof(own));
-    int rc = state_load(in, "pci", s->slot, 1, function_fields, s, err);
-    if (!rc && memcmp(s->config, own, PCI_COMMAND) != 0) /* vendor and device */
-        rc = error_set(err, EINVAL, "the saved state has another device in PCI slot %u", s->slot);
     for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++)
-        s->config[i] = (uint8_t)((own[i] & ~s->mask[i]) | (s->config[i] & s->mask[i]));
-    for (unsigned i = 0; i < f->info->msix_vectors && !rc; i++) {
-        rc = state_load(in, "msix", s->slot * PCI_MSIX_MAX + i, 1, msix_fields, &s->msix[i], err);
-        s->msix[i].addr &= ~3ULL;
-        s->msix[i].control &= 1;
-    }
-    s->msix_pending &= MASK(f->info->msix_vectors);
+        s->config[i] = (uint8_t)((s->config[i] & ~s->mask[i]) | (saved->config[i] & s->mask[i]));
+    for (unsigned i = 0; i < PCI_MSIX_MAX; i++)
+        s->msix[i] = (struct pci_msix_entry){
+            .addr = saved->msix_addr[i] & ~3ULL,
+            .data = saved->msix_data[i],
+            .control = saved->msix_control[i] & 1,
+        };
+    s->msix_pending = saved->msix_pending & MASK(f->info->msix_vectors);
+    s->intx_level = !saved->intx_level; /* so that the pin is driven */
     pci_update_decoding_locked(s, f->info);
-    return rc;
 }
 
 static int load_function(struct pci_function *f, const struct state_in *in, struct error *err)
 {
     struct pci_state *s = f->state;
+    struct saved saved;
+    int rc = state_load(in, "pci", s->slot, 1, function_fields, &saved, err);
 
+    if (rc)
+        return rc;
     mutex_lock(&s->lock);
-    int rc = load_registers_locked(f, in, err);
-    bool level = s->intx_level;
-    s->intx_level = !level; /* so that the pin is driven */
+    bool same = !memcmp(saved.config, s->config, PCI_COMMAND); /* vendor and device */
+    if (same)
+        load_locked(f, &saved);
     mutex_unlock(&s->lock);
-    pci_set_intx(f, level);
-    return rc;
+    if (!same)
+        return error_set(err, EINVAL, "the saved state has another device in PCI slot %u", s->slot);
+    pci_set_intx(f, saved.intx_level);
+    return 0;
 }
 
 int pci_host_load(struct pci_host *host, const struct state_in *in, struct error *err)

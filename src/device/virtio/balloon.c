@@ -8,6 +8,7 @@
 #include "device/virtio/balloon.h"
 #include "base/bits.h"
 #include "base/log.h"
+#include "state/state.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -183,6 +184,27 @@ static void balloon_config_write(struct virtio_device *dev, unsigned offset, con
     }
 }
 
+static unsigned balloon_held(struct virtio_device *dev, unsigned index)
+{
+    return index == STATS && balloon_of(dev)->stats_held;
+}
+
+static const struct state_field balloon_fields[] = {
+    STATE_ARRAY(struct virtio_balloon, config),
+    {0},
+};
+
+static int balloon_save(struct virtio_device *dev, struct state_out *out, struct error *err)
+{
+    state_put(out, balloon_fields, balloon_of(dev));
+    return 0;
+}
+
+static int balloon_load(struct virtio_device *dev, const struct state_section *s, struct error *err)
+{
+    return state_get(s, balloon_fields, balloon_of(dev), err);
+}
+
 static void balloon_free(struct virtio_device *dev)
 {
     virtio_done(dev);
@@ -196,6 +218,9 @@ static const struct virtio_ops balloon_ops = {
     .kick = balloon_kick,
     .config_read = balloon_config_read,
     .config_write = balloon_config_write,
+    .held = balloon_held,
+    .save = balloon_save,
+    .load = balloon_load,
     .free = balloon_free,
 };
 

@@ -331,6 +331,7 @@ static const struct virtio_ops blk_ops = {
     .name = "blk",
     .device_id = DEVICE_ID,
     .reset = blk_reset,
+    .quiesce = blk_reset,
     .kick = blk_kick,
     .config_read = blk_config_read,
     .free = blk_free,

@@ -10,6 +10,7 @@
 #include "base/bits.h"
 #include "base/log.h"
 #include "device/virtio/console_internal.h"
+#include "state/state.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -207,6 +208,44 @@ static void console_config_read(struct virtio_device *dev, unsigned offset, void
     memcpy(buf, config + offset, size);
 }
 
+static unsigned console_held(struct virtio_device *dev, unsigned index)
+{
+    const struct virtio_console *c = console_of(dev);
+
+    if (index % 2 == 0 || (c->multiport && index == CONTROL_FROM_GUEST))
+        return 0;
+    return c->ports[index < 2 ? 0 : index / 2 - 1].held;
+}
+
+static int console_save(struct virtio_device *dev, struct state_out *out, struct error *err)
+{
+    struct virtio_console *c = console_of(dev);
+
+    state_put_u64(out, "columns", c->columns);
+    state_put_u64(out, "rows", c->rows);
+    for (unsigned i = 0; i < c->port_count; i++)
+        port_save(&c->ports[i], out);
+    return 0;
+}
+
+static int console_load(struct virtio_device *dev, const struct state_section *s, struct error *err)
+{
+    struct virtio_console *c = console_of(dev);
+    uint64_t columns;
+    uint64_t rows;
+    int rc = state_get_u64(s, "columns", &columns, err);
+
+    if (!rc)
+        rc = state_get_u64(s, "rows", &rows, err);
+    if (rc)
+        return rc;
+    c->columns = (uint16_t)columns;
+    c->rows = (uint16_t)rows;
+    for (unsigned i = 0; i < c->port_count && !rc; i++)
+        rc = port_load(&c->ports[i], s, err);
+    return rc;
+}
+
 static void console_free(struct virtio_device *dev)
 {
     struct virtio_console *c = console_of(dev);
@@ -228,6 +267,9 @@ static const struct virtio_ops console_ops = {
     .reset = console_reset,
     .kick = console_kick,
     .config_read = console_config_read,
+    .held = console_held,
+    .save = console_save,
+    .load = console_load,
     .free = console_free,
 };
 

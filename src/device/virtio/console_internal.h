@@ -46,6 +46,7 @@ struct console_port {
     uint8_t in_bytes[IN_BYTES], out_bytes[OUT_BYTES];
     bool held; /* chain was popped but does not fit into out_ring */
     size_t held_done;
+    size_t resume_done; /* bytes of the next chain that had been taken before the state was saved */
     struct vq_chain chain;
 };
 
@@ -76,6 +77,9 @@ void port_init(struct console_port *p, struct virtio_device *dev, unsigned id, i
                int out_fd);
 /** Let go of the host's descriptors. No lock held. */
 void port_done(struct console_port *p);
+/** Within the device's section. */
+void port_save(const struct console_port *p, struct state_out *out);
+must_check int port_load(struct console_port *p, const struct state_section *s, struct error *err);
 /** The driver is gone. */
 void port_reset(struct console_port *p);
 

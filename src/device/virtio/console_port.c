@@ -13,8 +13,10 @@
  */
 #include "base/log.h"
 #include "device/virtio/console_internal.h"
+#include "state/state.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define KICK_SHARE 256 /* chains per turn; then other devices of the loop get theirs */
@@ -206,7 +208,8 @@ void port_pump_out(struct virtio_device *dev, struct console_port *p)
                 continue;
             }
             p->held = true;
-            p->held_done = 0;
+            p->held_done = MIN(p->resume_done, p->chain.out_bytes);
+            p->resume_done = 0;
             guest_spoke(dev, p);
         }
         if (!take_held(p))
@@ -279,5 +282,78 @@ void port_reset(struct console_port *p)
     p->due = 0;
     p->guest_open = false;
     p->held = false; /* the rest of that chain is lost with the queue */
+    p->resume_done = 0;
     p->host_open = p->console || !p->in_end || p->in_ring.count || p->in.fd < 0;
+}
+
+/** The names of a port's fields begin with its number. */
+static const char *field(const struct console_port *p, const char *name, char *buf, size_t size)
+{
+    (void)snprintf(buf, size, "port%u-%s", p->id, name); /* short by construction */
+    return buf;
+}
+
+/** The bytes in @r, in order. */
+static void put_ring(struct state_out *out, const char *name, const struct ring *r)
+{
+    uint8_t bytes[OUT_BYTES];
+    size_t first = MIN(r->count, r->size - r->head);
+
+    memcpy(bytes, r->buf + r->head, first);
+    memcpy(bytes + first, r->buf, r->count - first);
+    state_put_bytes(out, name, bytes, r->count);
+}
+
+static int get_ring(const struct state_section *s, const char *name, struct ring *r,
+                    struct error *err)
+{
+    const uint8_t *bytes;
+    size_t size;
+    int rc = state_get_bytes(s, name, r->size, &bytes, &size, err);
+
+    if (rc)
+        return rc;
+    memcpy(r->buf, bytes, size);
+    r->head = 0;
+    r->count = size;
+    return 0;
+}
+
+void port_save(const struct console_port *p, struct state_out *out)
+{
+    char name[32];
+
+    state_put_u64(out, field(p, "due", name, sizeof(name)), p->due);
+    state_put_u64(out, field(p, "open", name, sizeof(name)), p->guest_open);
+    state_put_u64(out, field(p, "done", name, sizeof(name)), p->held ? p->held_done : 0);
+    if (!p->present)
+        return;
+    put_ring(out, field(p, "in", name, sizeof(name)), &p->in_ring);
+    put_ring(out, field(p, "out", name, sizeof(name)), &p->out_ring);
+}
+
+/** What had not reached the old host yet goes to the new one. The guest is told anew whether the
+ * host's side is open. */
+int port_load(struct console_port *p, const struct state_section *s, struct error *err)
+{
+    uint64_t due = 0;
+    uint64_t guest_open = 0;
+    uint64_t done = 0;
+    char name[32];
+    int rc = state_get_u64(s, field(p, "due", name, sizeof(name)), &due, err);
+
+    if (!rc)
+        rc = state_get_u64(s, field(p, "open", name, sizeof(name)), &guest_open, err);
+    if (!rc)
+        rc = state_get_u64(s, field(p, "done", name, sizeof(name)), &done, err);
+    if (!rc && p->present)
+        rc = get_ring(s, field(p, "in", name, sizeof(name)), &p->in_ring, err);
+    if (!rc && p->present)
+        rc = get_ring(s, field(p, "out", name, sizeof(name)), &p->out_ring, err);
+    p->due = due & (SEND_ADD | SEND_CONSOLE | SEND_NAME | SEND_RESIZE | SEND_OPEN);
+    if (p->present && !p->console && guest_open)
+        p->due |= SEND_OPEN;
+    p->guest_open = guest_open;
+    p->resume_done = done;
+    return rc;
 }

@@ -129,14 +129,19 @@ static void *help(void *arg)
     return NULL;
 }
 
-/** The driver is gone, and with it all it knew. The core has stopped the queues. */
-static void reset(struct virtio_device *dev) REQUIRES(dev->lock)
+static void quiesce(struct virtio_device *dev) REQUIRES(dev->lock)
 {
     struct fs *fs = to_fs(dev);
 
     while (fs->busy)
         cond_wait(&fs->quiet, &dev->lock);
-    fs_server_reset(fs->server);
+}
+
+/** The driver is gone, and with it all it knew. The core has stopped the queues. */
+static void reset(struct virtio_device *dev) REQUIRES(dev->lock)
+{
+    quiesce(dev);
+    fs_server_reset(to_fs(dev)->server);
 }
 
 static void config_read(struct virtio_device *dev, unsigned offset, void *buf, unsigned size)
@@ -167,6 +172,7 @@ static const struct virtio_ops fs_ops = {
     .name = "fs",
     .device_id = 26,
     .reset = reset,
+    .quiesce = quiesce,
     .kick = kick,
     .config_read = config_read,
     .free = fs_free,

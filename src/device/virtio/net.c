@@ -14,6 +14,7 @@
 #include "base/bits.h"
 #include "base/log.h"
 #include "device/virtio/net_offload.h"
+#include "state/state.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -158,6 +159,8 @@ static bool receive_locked(struct net *n, const void *frame, size_t size) REQUIR
 {
     size_t need = NET_HEADER_BYTES + size;
 
+    if (n->dev.frozen)
+        return false; /* until it thaws, and looks at its queues */
     if (!virtio_is_live(&n->dev) || !(n->config[CONFIG_STATUS] & STATUS_LINK_UP) ||
         size > FRAME_MAX)
         return true; /* nobody listens: it is lost */
@@ -349,6 +352,36 @@ static void config_read(struct virtio_device *dev, unsigned offset, void *buf, u
     memcpy(buf, to_net(dev)->config + offset, size);
 }
 
+static unsigned held(struct virtio_device *dev, unsigned index)
+{
+    return index == QUEUE_RX ? to_net(dev)->pending_count : 0;
+}
+
+static const struct state_field net_fields[] = {
+    STATE_ARRAY(struct net, config),
+    {0},
+};
+
+static int save(struct virtio_device *dev, struct state_out *out, struct error *err)
+{
+    state_put(out, net_fields, to_net(dev));
+    return 0;
+}
+
+/** MTU and number of queues are this card's own; the address is the driver's to change. */
+static int load(struct virtio_device *dev, const struct state_section *s, struct error *err)
+{
+    struct net *n = to_net(dev);
+    struct net loaded;
+    int rc = state_get(s, net_fields, &loaded, err);
+
+    if (rc)
+        return rc;
+    memcpy(n->config + CONFIG_MAC, loaded.config + CONFIG_MAC, 6);
+    n->config[CONFIG_STATUS] = loaded.config[CONFIG_STATUS] & (STATUS_LINK_UP | STATUS_ANNOUNCE);
+    return 0;
+}
+
 static void net_free(struct virtio_device *dev)
 {
     struct net *n = to_net(dev);
@@ -368,6 +401,9 @@ static const struct virtio_ops net_ops = {
     .reset = reset,
     .kick = kick,
     .config_read = config_read,
+    .held = held,
+    .save = save,
+    .load = load,
     .free = net_free,
 };
 

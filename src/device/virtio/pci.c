@@ -13,6 +13,7 @@
 #include "base/bits.h"
 #include "base/log.h"
 #include "device/virtio/pci_transport.h"
+#include "state/state.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -318,10 +319,43 @@ static void virtio_pci_free(struct virtio_transport *t)
     free(p);
 }
 
+static const struct state_field transport_fields[] = {
+    STATE_FIELD(struct virtio_pci, device_select), STATE_FIELD(struct virtio_pci, driver_select),
+    STATE_FIELD(struct virtio_pci, queue_select),  STATE_FIELD(struct virtio_pci, config_vector),
+    STATE_FIELD(struct virtio_pci, isr),           {0},
+};
+
+static void transport_save(struct virtio_transport *t, struct state_out *out)
+{
+    struct virtio_pci *p = (struct virtio_pci *)t;
+
+    mutex_lock(&p->irq_lock);
+    state_put(out, transport_fields, p);
+    mutex_unlock(&p->irq_lock);
+}
+
+/** The pin itself is the PCI function's state. */
+static int transport_load(struct virtio_transport *t, const struct state_section *s,
+                          struct error *err)
+{
+    struct virtio_pci *p = (struct virtio_pci *)t;
+
+    mutex_lock(&p->irq_lock);
+    int rc = state_get(s, transport_fields, p, err);
+    p->isr &= ISR_QUEUE | ISR_CONFIG;
+    mutex_unlock(&p->irq_lock);
+    p->config_vector = virtio_pci_valid_vector(p, p->config_vector);
+    for (unsigned i = 0; i < t->dev->queue_count; i++)
+        t->dev->queues[i].msix_vector = virtio_pci_valid_vector(p, t->dev->queues[i].msix_vector);
+    return rc;
+}
+
 static const struct virtio_transport_ops transport_ops = {
     .queue_interrupt = queue_interrupt,
     .config_interrupt = config_interrupt,
     .can_dma = can_dma,
+    .save = transport_save,
+    .load = transport_load,
     .free = virtio_pci_free,
 };
 

@@ -114,8 +114,7 @@ static uint32_t read_common(struct virtio_pci *p, enum field field)
     return 0;
 }
 
-/** §4.1.5.1.2: what is not a vector of ours reads back as none. */
-static uint16_t valid_vector(const struct virtio_pci *p, uint32_t vector)
+uint16_t virtio_pci_valid_vector(const struct virtio_pci *p, uint32_t vector)
 {
     return vector < p->info.msix_vectors ? (uint16_t)vector : VQ_NO_VECTOR;
 }
@@ -128,7 +127,7 @@ static void write_queue(struct virtio_pci *p, enum field field, uint32_t value)
     if (!q)
         return;
     if (field == QUEUE_VECTOR) {
-        q->msix_vector = valid_vector(p, value);
+        q->msix_vector = virtio_pci_valid_vector(p, value);
     } else if (field == QUEUE_ENABLE) {
         if (value == 1) /* §4.1.4.3.2: the driver MUST NOT write 0 */
             virtio_queue_enable(p->t.dev, p->queue_select);
@@ -178,7 +177,7 @@ static void write_common(struct virtio_pci *p, enum field field, uint32_t value)
         set_half(&features, p->driver_select, value);
         virtio_set_features(p->t.dev, features.v);
     } else if (field == CONFIG_VECTOR) {
-        p->config_vector = valid_vector(p, value);
+        p->config_vector = virtio_pci_valid_vector(p, value);
     } else if (field == STATUS) {
         virtio_pci_set_status(p, (uint8_t)value);
     } else if (field == QUEUE_SELECT) {

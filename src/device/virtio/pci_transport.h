@@ -22,6 +22,9 @@ struct virtio_pci {
 /** §4.1.4.5: read the interrupt status, which clears it and lowers the pin. */
 uint8_t virtio_pci_take_isr(struct virtio_pci *p) EXCLUDES(p->irq_lock);
 
+/** §4.1.5.1.2: what is not a vector of ours reads back as none. */
+uint16_t virtio_pci_valid_vector(const struct virtio_pci *p, uint32_t vector);
+
 /** Selectors and vectors as after a reset. */
 void virtio_pci_forget(struct virtio_pci *p);
 

@@ -11,6 +11,9 @@ struct virtio_transport_ops {
     void (*config_interrupt)(struct virtio_transport *t);
     /** May the device touch guest memory now? NULL: always. */
     bool (*can_dma)(const struct virtio_transport *t);
+    /** The transport's own fields, within the device's section; NULL: none. */
+    void (*save)(struct virtio_transport *t, struct state_out *out);
+    int (*load)(struct virtio_transport *t, const struct state_section *s, struct error *err);
     void (*free)(struct virtio_transport *t);
 };
 

@@ -40,6 +40,7 @@ void virtio_init(struct virtio_device *dev, const struct virtio_ops *ops, struct
     dev->features = 0;
     dev->status = 0;
     dev->broken = false;
+    dev->frozen = false;
     dev->resetting = false;
     dev->generation = 0;
     dev->transport = NULL;
@@ -151,7 +152,7 @@ bool virtio_is_live(const struct virtio_device *dev)
 {
     const struct virtio_transport *t = dev->transport;
 
-    return (dev->status & VIRTIO_DRIVER_OK) && !dev->broken && !dev->resetting &&
+    return (dev->status & VIRTIO_DRIVER_OK) && !dev->broken && !dev->resetting && !dev->frozen &&
            (!t || !t->ops->can_dma || t->ops->can_dma(t));
 }
 

@@ -31,6 +31,9 @@ enum {
     VIRTIO_FAILED = 128,
 };
 
+struct state_in;
+struct state_out;
+struct state_section;
 struct virtio_device;
 struct virtio_transport;
 
@@ -54,6 +57,16 @@ struct virtio_ops {
     void (*config_read)(struct virtio_device *dev, unsigned offset, void *buf, unsigned size);
     void (*config_write)(struct virtio_device *dev, unsigned offset, const void *buf,
                          unsigned size);
+    /** Return when no request is in flight, that is: taken from a queue and neither given back nor
+     * held. None is begun meanwhile. NULL: there never is one while the lock is free. */
+    void (*quiesce)(struct virtio_device *dev);
+    /** How many chains of queue @index, the last ones taken, are held (receive buffers and the
+     * like): a saved state has them as not yet taken. NULL: none. */
+    unsigned (*held)(struct virtio_device *dev, unsigned index);
+    /** The device type's own fields, within the device's section; the device is frozen. What the
+     * device holds of a queue was forgotten by reset() when load() is called. NULL: it has none. */
+    int (*save)(struct virtio_device *dev, struct state_out *out, struct error *err);
+    int (*load)(struct virtio_device *dev, const struct state_section *s, struct error *err);
     void (*free)(struct virtio_device *dev);
 };
 
@@ -70,6 +83,7 @@ struct virtio_device {
     uint64_t features;  /* [lock] bits the driver accepted */
     uint8_t status;     /* [lock] §2.1 */
     bool broken;        /* [lock] NEEDS_RESET was raised: queues give nothing until reset */
+    bool frozen;        /* [lock] between virtio_freeze() and virtio_thaw() */
     bool resetting;     /* [lock] ops->reset is under way (it may let go of the lock to wait) */
     uint8_t generation; /* [lock] of the configuration (§2.5.1), modulo 256 */
     struct vq queues[VIRTIO_MAX_QUEUES]; /* [lock] */
@@ -108,6 +122,22 @@ bool virtio_is_live(const struct virtio_device *dev);
  * Returns -EPROTO. */
 int virtio_break(struct virtio_device *dev, const char *fmt, ...) printf_like(2, 3)
     REQUIRES(dev->lock);
+
+/** For a snapshot: the device finishes what it has begun, then takes nothing and writes nothing to
+ * guest memory, whatever its backends do, until it thaws; then it looks at its queues as after a
+ * notification. vCPUs stand still; no lock held. freeze waits for the queues' loops: not to be
+ * called on one. */
+void virtio_freeze(struct virtio_device *dev) EXCLUDES(dev->lock);
+void virtio_thaw(struct virtio_device *dev) EXCLUDES(dev->lock);
+
+/** State of a frozen device and its transport, as the @instance-th. -ENOTSUP: it has a state that
+ * cannot be saved. load() takes it into a device made with the same configuration, whose PCI
+ * function's state has been loaded before; queues that do not lie in RAM and features that are not
+ * offered are refused (-EINVAL). */
+must_check int virtio_save(struct virtio_transport *t, unsigned instance, struct state_out *out,
+                           struct error *err);
+must_check int virtio_load(struct virtio_transport *t, unsigned instance, const struct state_in *in,
+                           struct error *err);
 
 struct pci_host;
 /** Put @dev behind a virtio-pci transport (§4.1, modern only) in @host. On success the transport

@@ -94,7 +94,7 @@ static void ring_store(const struct vq *q, void *used, uint64_t offset, uint16_t
     mem_written(q->dev->mem, GPA(q->used.v + offset), 2);
 }
 
-void vq_enable(struct vq *q) REQUIRES(q->dev->lock)
+bool vq_check(struct vq *q) REQUIRES(q->dev->lock)
 {
     struct mem *mem = q->dev->mem;
 
@@ -106,10 +106,18 @@ void vq_enable(struct vq *q) REQUIRES(q->dev->lock)
         vq_break(q, "a ring (0x%llx, 0x%llx, 0x%llx) is not in RAM", (unsigned long long)q->desc.v,
                  (unsigned long long)q->avail.v, (unsigned long long)q->used.v);
     } else {
-        q->next_avail = q->next_used = q->signalled_used = 0;
-        q->signalled_valid = false;
-        q->enabled = true;
+        return true;
     }
+    return false;
+}
+
+void vq_enable(struct vq *q) REQUIRES(q->dev->lock)
+{
+    if (!vq_check(q))
+        return;
+    q->next_avail = q->next_used = q->signalled_used = 0;
+    q->signalled_valid = false;
+    q->enabled = true;
 }
 
 void vq_reset(struct vq *q)

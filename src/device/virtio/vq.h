@@ -51,6 +51,10 @@ struct vq_chain {
  * the device is broken. Device lock held. */
 void vq_enable(struct vq *q);
 
+/** Are size and rings, as set, allowed (§2.7) and in RAM? Else the device is broken. Device lock
+ * held. */
+bool vq_check(struct vq *q);
+
 /** Forget everything the driver set. Device lock held. */
 void vq_reset(struct vq *q);
 

@@ -1,8 +1,8 @@
 /* virtio socket device, the guest's side: packets, credit, connections. Spec: VIRTIO 1.2 §5.10.
  * The host's side is vsock_host.c.
  *
- * Queues: 0 to the guest, 1 from it, 2 events (of which there are none: the guest's CID does not
- * change while it runs).
+ * Queues: 0 to the guest, 1 from it, 2 events (of which there is one: after a saved state was
+ * loaded).
  *
  * Invariants:
  *  1. The guest is sent no more than its credit, and is given credit for VSOCK_BUFFER bytes a
@@ -360,6 +360,19 @@ static void receive_packets(struct vsock *v) REQUIRES(v->dev.lock)
     vsock_pump(v);
 }
 
+/** §5.10.6.7: all connections are gone, and the CID may be another. */
+static void send_event(struct vsock *v) REQUIRES(v->dev.lock)
+{
+    static const uint8_t transport_reset[4] = {0};
+    struct vq *q = &v->dev.queues[QUEUE_EVENT];
+
+    if (!v->event_due || vq_pop(q, &v->tx) <= 0)
+        return;
+    v->event_due = false;
+    vq_push(q, &v->tx, vq_write(&v->tx, 0, transport_reset, sizeof(transport_reset)));
+    virtio_notify(&v->dev, QUEUE_EVENT);
+}
+
 /** With the lock held; clang does not see that v->dev is *dev. */
 static void kick(struct virtio_device *dev, unsigned index) NO_THREAD_SAFETY
 {
@@ -372,7 +385,8 @@ static void kick(struct virtio_device *dev, unsigned index) NO_THREAD_SAFETY
     case QUEUE_TX:
         receive_packets(v);
         break;
-    case QUEUE_EVENT: /* buffers for events that never come */
+    case QUEUE_EVENT:
+        send_event(v);
         break;
     }
 }
@@ -385,6 +399,7 @@ static void drop_all(struct vsock *v) REQUIRES(v->dev.lock)
     }
     v->reset_count = 0;
     v->rx_held = false;
+    v->event_due = false;
 }
 
 /** With the lock held; as above. */
@@ -399,6 +414,18 @@ static void config_read(struct virtio_device *dev, unsigned offset, void *buf, u
 
     store_le64(config, to_vsock(dev)->cid);
     memcpy(buf, config + offset, size);
+}
+
+static unsigned held(struct virtio_device *dev, unsigned index)
+{
+    return index == QUEUE_RX && to_vsock(dev)->rx_held;
+}
+
+/** Connections do not outlive a saved state: their other ends are processes of a host. */
+static int load(struct virtio_device *dev, const struct state_section *s, struct error *err)
+{
+    to_vsock(dev)->event_due = dev->status & VIRTIO_DRIVER_OK;
+    return 0;
 }
 
 static void vsock_free(struct virtio_device *dev)
@@ -420,6 +447,8 @@ static const struct virtio_ops vsock_ops = {
     .reset = reset,
     .kick = kick,
     .config_read = config_read,
+    .held = held,
+    .load = load,
     .free = vsock_free,
 };
 

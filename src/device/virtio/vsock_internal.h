@@ -108,6 +108,7 @@ struct vsock {
     struct vsock_conn *ready_first, **ready_last;
     struct vsock_packet resets[VSOCK_RESETS]; /* to be sent for what is no connection */
     unsigned reset_count;
+    bool event_due;     /* the guest is to be told that all connections are gone */
     bool rx_held;       /* rx is a buffer taken and not yet used */
     struct vq_chain rx; /* */
     struct vq_chain tx; /* the packet in hand */

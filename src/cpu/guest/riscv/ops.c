@@ -21,6 +21,8 @@ const struct cpu_ops rv_cpu_ops = {
     .get_reg = rv_get_reg,
     .set_reg = rv_set_reg,
     .registers = rv_registers,
+    .save = rv_save,
+    .load = rv_load,
 };
 
 void rv_hart_init(struct rv_hart *h, bool builtin_sbi, uint64_t reset_pc, uint64_t timebase_hz)
