@@ -11,6 +11,7 @@
 const struct disk_format *const disk_formats[] = {
     &raw_format,
     &vdi_format,
+    &vhd_format,
     NULL,
 };
 
@@ -28,7 +29,6 @@ static const struct {
     {"VMDK",            "COWD",                  4,  0, false},
     {"VMDK",            "# Disk DescriptorFile", 21, 0, false},
     {"VHDX",            "vhdxfile",              8,  0, false},
-    {"VHD",             "conectix",              8,  0, false},
     {"Parallels",       "WithoutFreeSpace",      16, 0, false},
     {"Parallels",       "WithouFreSpacExt",      16, 0, false},
     {"gzip-compressed", "\x1f\x8b\x08",          3,  0, true },
