@@ -3,6 +3,7 @@
  * Both write first, flush, and only then change what the upper image says about itself; so at any
  * point it reads as before. Threads: the caller's; disk_copy()'s. */
 #include "base/fd.h"
+#include "disk/format.h"
 #include "disk/tool/tool.h"
 
 #include <errno.h>
@@ -91,21 +92,36 @@ static int flush(struct disk *d, struct error *err)
     return rc ? error_set(err, -rc, "cannot write '%s': %s", d->path, strerror(-rc)) : 0;
 }
 
-/** The base holds all now: drop what is above it. */
-static int drop_above(struct disk *top, const char *path, unsigned depth, struct error *err)
+/** Close what lies between @top and the layer at @depth. */
+static void cut_between(struct disk *top, unsigned depth)
+{
+    struct disk *between = top->below;
+    struct disk *last = layer_at(top, depth - 1);
+
+    top->below = last->below;
+    last->below = NULL;
+    disk_close(between);
+}
+
+/** The base holds all now: put @top right over it. Also where it lay there before: formats that
+ * stamp what is below must see that it is another state of it. */
+static int link_to(struct disk *top, const char *path, unsigned depth, struct error *err)
 {
     struct disk *base = layer_at(top, depth);
     cleanup(freep) char *base_path = disk_layer_path(top, path, depth);
-    cleanup(freep) char *name = base_path ? name_from(path, base_path) : NULL;
-    int rc = 0;
+    cleanup(freep) char *name = NULL;
 
-    if (depth > 1 && !name)
+    if (depth == 1 && !top->ops->match_below)
+        return 0;
+    name = depth == 1 ? strdup(top->backing_path) : base_path ? name_from(path, base_path) : NULL;
+    if (!name)
         return error_set(err, ENOMEM, "out of memory");
-    if (depth > 1)
-        rc = disk_set_backing(top, name, disk_format_name(base->format), err);
+    int rc = disk_set_backing(top, name, disk_format_name(base->format), err);
     if (!rc)
-        rc = disk_make_empty(top, err);
-    return rc ? rc : flush(top, err);
+        rc = flush(top, err);
+    if (!rc && depth > 1)
+        cut_between(top, depth);
+    return rc;
 }
 
 static int commit(struct disk *top, const char *path, unsigned depth, bool keep,
@@ -126,7 +142,11 @@ static int commit(struct disk *top, const char *path, unsigned depth, bool keep,
         rc = disk_copy(&copy, job, err);
     if (!rc)
         rc = flush(base, err);
-    return rc || keep ? rc : drop_above(top, path, depth, err);
+    if (!rc && (depth == 1 || !keep))
+        rc = link_to(top, path, depth, err);
+    if (!rc && !keep)
+        rc = disk_make_empty(top, err);
+    return rc ? rc : flush(top, err);
 }
 
 int disk_commit(const char *path, const struct disk_options *options, const char *base, bool keep,

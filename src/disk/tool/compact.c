@@ -38,6 +38,21 @@ static const struct disk_fact *find_fact(const struct disk_info *info, const cha
     return NULL;
 }
 
+/** Would the option take @text? Of "a|b|c" only one of the words. */
+static bool is_allowed(const struct disk_create_option *o, const char *text)
+{
+    size_t n = strlen(text);
+
+    if (!strchr(o->arg, '|'))
+        return true;
+    for (const char *p = o->arg; p; p = strchr(p, '|')) {
+        p += *p == '|';
+        if (!strncmp(p, text, n) && (p[n] == '|' || !p[n]))
+            return true;
+    }
+    return false;
+}
+
 /** The options with which an image such as @d is made. */
 static void find_options(const struct disk *d, const struct disk_info *info,
                          struct option_texts *ret)
@@ -58,6 +73,8 @@ static void find_options(const struct disk *d, const struct disk_info *info,
             (void)snprintf(text, sizeof(ret->text[0]), "%u", d->cluster_bytes);
         else
             continue;
+        if (!is_allowed(o, text))
+            continue; /* such as a differencing VHD, which its backing image makes one */
         ret->v[ret->count++] = (struct disk_create_value){.name = o->name, .value = text};
     }
 }

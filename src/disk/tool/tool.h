@@ -68,7 +68,8 @@ must_check int disk_compact(const char *path, const struct disk_options *options
 /** Write what image @path and the images between it and @base hold into @base, which reads
  * afterwards as @path does; grow it if it is shorter. Then, unless @keep, @path becomes an empty
  * image over @base. @base NULL: the image right below. Images between, if there are, are of no more
- * use. A power cut at any point leaves @path reading as before. */
+ * use. A power cut at any point leaves @path reading as before; of a format that stamps its
+ * backing image (VDI, VMDK) @path may have to be told so first: disk_rebase(), unsafe. */
 must_check int disk_commit(const char *path, const struct disk_options *options, const char *base,
                            bool keep, const struct disk_job *job, struct error *err);
 
