@@ -21,6 +21,7 @@ def test_running_guest_goes_on_in_new_machines():
     image = json.loads(r.out)
     turn = subprocess.run([STATE_TURN, image["kernel"], image["initrd"], str(ROUNDS)], capture_output=True, text=True,
                           timeout=800)
+    print("\n".join(line for line in turn.stdout.splitlines() if line.startswith("#")))
     assert turn.returncode == 0, turn.stdout + turn.stderr
 
 

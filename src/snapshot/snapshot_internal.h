@@ -1,0 +1,28 @@
+/* The format, for both its sides. docs/formats/snapshot.md. All numbers are little-endian.
+ *
+ *     header | state | region... | chunk... | end chunk
+ */
+#ifndef SNAPSHOT_SNAPSHOT_INTERNAL_H
+#define SNAPSHOT_SNAPSHOT_INTERNAL_H
+
+#include "snapshot/snapshot.h"
+
+#define SNAPSHOT_MAGIC "PSDSNAP1"
+#define SNAPSHOT_HEADER                                                                           \
+    32 /* magic, 4 version, 4 regions, 8 bytes of state, 4 CRC-32 of the regions, 4 of all before \
+        */
+#define SNAPSHOT_VERSION 1
+#define SNAPSHOT_REGION  16 /* 8 base, 8 size */
+
+/** Memory travels in chunks of this much of the guest, of which only the pages that are not all
+ * zeroes are stored. */
+#define SNAPSHOT_CHUNK_PAGES 256u
+#define SNAPSHOT_CHUNK_BYTES (SNAPSHOT_CHUNK_PAGES * 4096u)
+#define SNAPSHOT_CHUNK_HEAD \
+    (16 + SNAPSHOT_CHUNK_PAGES / 8) /* 8 address, 4 stored bytes, 4 CRC-32 of them; bitmap */
+#define SNAPSHOT_END UINT64_MAX     /* address of the chunk that ends the file */
+
+#define SNAPSHOT_STATE_MAX   (256u << 20)
+#define SNAPSHOT_REGIONS_MAX 64
+
+#endif
