@@ -198,3 +198,53 @@ TEST(loads_extend_and_stores_truncate)
         EXPECT_EQ(b->h.x[12], 0x8182838485868700ULL);
     }
 }
+
+/** Unprivileged ISA 20240411 §16.1: "for AMOCAS.Q ... rd and rs2 specify even-odd pairs"; the pair
+ * of x0 is 0 and is not written; the address is a multiple of 16. */
+TEST(quadwords_are_compared_and_swapped)
+{
+    struct bare *b = one_bare();
+    const struct insn insn = {.rd = 12, .rs1 = 10, .rs2 = 14};
+    uint8_t *at = b->ram + (ONE_DATA - ONE_BASE);
+    const uint64_t found[] = {0x1111, 0x2222};
+
+    b->h.x[10] = ONE_DATA;
+    b->h.x[14] = 0x3333;
+    b->h.x[15] = 0x4444;
+    memcpy(at, found, 16);
+    b->h.x[12] = 0x1111; /* only half of it is right */
+    b->h.x[13] = 0;
+    EXPECT_EQ(one_run("amocas.q", insn), CPU_OK);
+    EXPECT_EQ(b->h.x[12], 0x1111u);
+    EXPECT_EQ(b->h.x[13], 0x2222u);
+    EXPECT_MEM(at, found, 16);
+    EXPECT_EQ(one_run("amocas.q", insn), CPU_OK); /* now both are */
+    EXPECT_EQ(b->h.x[13], 0x2222u);
+    EXPECT_MEM(at, &b->h.x[14], 16);
+
+    memset(at, 0, 16);
+    b->h.x[1] = 7; /* not part of x0's pair */
+    EXPECT_EQ(one_run("amocas.q", (struct insn){.rd = 0, .rs1 = 10, .rs2 = 14}), CPU_OK);
+    EXPECT_MEM(at, &b->h.x[14], 16);
+    EXPECT_EQ(b->h.x[0], 0u);
+    EXPECT_EQ(b->h.x[1], 7u);
+    EXPECT_EQ(one_run("amocas.q", (struct insn){.rd = 14, .rs1 = 10, .rs2 = 0}), CPU_OK);
+    EXPECT_TRUE(!load_le64(at) && !load_le64(at + 8));
+    b->h.x[10] = ONE_DATA + 8;
+    EXPECT_EQ(one_run("amocas.q", insn), CPU_EXCEPTION);
+}
+
+/** "Encodings with odd-numbered registers specified in rs2 and rd are reserved." */
+TEST(quadwords_take_even_registers)
+{
+    const uint32_t good = rv_encode(rv_find_row("amocas.q"), &(struct insn){.rd = 12, .rs2 = 14});
+    struct cpu *c = &one_bare()->h.cpu;
+    uint8_t bytes[4];
+    struct insn insn;
+
+    for (unsigned n = 0; n < 3; n++) {
+        store_le32(bytes, good | (n == 1 ? 1u << 7 : 0) | (n == 2 ? 1u << 20 : 0));
+        (void)c->ops->decode(c, bytes, 4, &insn);
+        EXPECT_EQ(insn.op, n ? RV_OP_ILLEGAL : RV_OP_AMOCAS_Q);
+    }
+}

@@ -155,6 +155,8 @@ static bool draw(struct isa_program *p, const struct rv_row *row, uint32_t *ret_
         rv_decode(&everything, (const uint8_t *)&w, row->size, ret);
         if (ret->op != row->op || ret->size != row->size || (writes_x(ret) && reserved(ret->rd)))
             continue;
+        if (ret->op == RV_OP_AMOCAS_Q && reserved(ret->rd + 1)) /* a pair of registers */
+            continue;
         *ret_w = w;
         return true;
     }
@@ -186,7 +188,7 @@ static bool is_atomic(const struct insn *insn)
 {
     const char *format = rv_formats[rv_rows[rv_op_rows[insn->op]].format].name;
 
-    return !strcmp(format, "amo") || !strcmp(format, "lr");
+    return !strncmp(format, "amo", 3) || !strcmp(format, "lr");
 }
 
 /** Is @name in the list @names, each of which a comma follows? */
@@ -213,7 +215,7 @@ static bool emit_memory(struct isa_program *p, uint32_t w, const struct insn *in
     if (!insn->rd && listed(p->without, "x0"))
         return false;
     if (is_atomic(insn) || below(p, 4))
-        offset &= ~7;
+        offset &= insn->op == RV_OP_AMOCAS_Q ? ~15 : ~7;
     if (base != GP)
         emit_i(p, "addi", base, GP, offset);
     emit(p, w);

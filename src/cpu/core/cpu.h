@@ -357,6 +357,10 @@ enum cpu_status cpu_atomic(struct cpu *c, uint64_t va, unsigned size, unsigned m
 enum cpu_status cpu_cas(struct cpu *c, uint64_t va, unsigned size, unsigned mmu, uint64_t expected,
                         uint64_t desired, uint64_t *ret_old);
 
+/** The same for 16 bytes, as two halves, the lower first. */
+enum cpu_status cpu_cas128(struct cpu *c, uint64_t va, unsigned mmu, const uint64_t expected[2],
+                           const uint64_t desired[2], uint64_t ret_old[2]);
+
 /** Check that @size bytes at @va may be accessed (cbo.*), without accessing them. */
 enum cpu_status cpu_probe(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
                           enum cpu_access access);

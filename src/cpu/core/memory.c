@@ -417,6 +417,62 @@ enum cpu_status cpu_cas(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
     return e.status;
 }
 
+#if defined(__x86_64__)
+#define HOST_CAS128 __attribute__((target("cx16"))) /* all x86-64 processors since 2006 */
+#else
+#define HOST_CAS128
+#endif
+
+typedef unsigned __int128 wide;
+
+static HOST_CAS128 void cas128(void *p, const uint64_t expected[2], const uint64_t desired[2],
+                               uint64_t ret_old[2])
+{
+    /* __sync: the __atomic of 16 bytes is a call to a library, which may take locks */
+    wide old = __sync_val_compare_and_swap((wide *)p, (wide)expected[1] << 64 | expected[0],
+                                           (wide)desired[1] << 64 | desired[0]);
+
+    ret_old[0] = (uint64_t)old;
+    ret_old[1] = (uint64_t)(old >> 64);
+}
+
+enum cpu_status cpu_cas128(struct cpu *c, uint64_t va, unsigned mmu, const uint64_t expected[2],
+                           const uint64_t desired[2], uint64_t ret_old[2])
+{
+    /* Two entries of the log: what is expected, desired and found, first of the lower half. */
+    struct replay_entry e[2];
+    struct place p = {0};
+
+    for (int n = 0; n < 2; n++)
+        e[n] = (struct replay_entry){
+            .kind = REPLAY_CAS,
+            .size = 16,
+            .mmu = mmu,
+            .va = va + 8 * (unsigned)n,
+            .in = {expected[n], desired[n]}
+        };
+    if (c->replay && !c->replay->recording) {
+        replay_repeat(c->replay, &e[0]);
+        if (e[0].status == CPU_OK)
+            replay_repeat(c->replay, &e[1]);
+        ret_old[0] = e[0].out;
+        ret_old[1] = e[1].out;
+        return e[0].status == CPU_OK ? e[1].status : e[0].status;
+    }
+    e[0].status = e[1].status = find_atomic(c, va, 16, mmu, &p);
+    if (e[0].status == CPU_OK) {
+        cas128(p.host, expected, desired, ret_old);
+        e[0].out = ret_old[0];
+        e[1].out = ret_old[1];
+        after_write(c, &p, 16);
+        if (unlikely(c->debug) && watch_hit(c, va, 16, CPU_WRITE))
+            cpu_set_attention(c);
+    }
+    for (int n = 0; c->replay && n < (e[0].status == CPU_OK ? 2 : 1); n++)
+        replay_record(c->replay, &e[n]);
+    return e[0].status;
+}
+
 enum cpu_status cpu_probe(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
                           enum cpu_access access)
 {

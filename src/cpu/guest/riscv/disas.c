@@ -178,7 +178,7 @@ void rv_disassemble(const struct cpu *c, const struct insn *insn, uint64_t pc, c
     row = &rv_rows[rv_op_rows[insn->op]];
     format = &rv_formats[row->format];
     put(&o, "%s", row->name);
-    if (!strcmp(format->name, "amo") || !strcmp(format->name, "lr"))
+    if (!strncmp(format->name, "amo", 3) || !strcmp(format->name, "lr"))
         put(&o, "%s", order_names[insn->rs3 & 3]);
     if (*format->syntax) {
         put(&o, "\t");

@@ -36,6 +36,28 @@ compare_and_swap(struct rv_hart *h, const struct insn *i, unsigned size)
     return ret;
 }
 
+/** Register @reg and the next, as a quadword; the pair of x0 is 0. */
+static void get_pair(const struct rv_hart *h, unsigned reg, uint64_t ret[2])
+{
+    ret[0] = h->x[reg];
+    ret[1] = reg ? h->x[reg + 1] : 0;
+}
+
+static __attribute__((noinline)) enum cpu_status compare_and_swap_pair(struct rv_hart *h,
+                                                                       const struct insn *i)
+{
+    uint64_t expected[2], desired[2], old[2];
+
+    get_pair(h, i->rd, expected);
+    get_pair(h, i->rs2, desired);
+    enum cpu_status rc = cpu_cas128(&h->cpu, RV_X1, mmu_of(h), expected, desired, old);
+    if (rc == CPU_OK && i->rd) {
+        h->x[i->rd] = old[0];
+        h->x[i->rd + 1] = old[1];
+    }
+    return rc;
+}
+
 struct rv_loaded rv_load_reserved(struct rv_hart *h, uint64_t va, unsigned size)
 {
     struct rv_loaded ret = {0};
@@ -107,6 +129,16 @@ RV_ATOMICS(b, 1)
 RV_ATOMICS(h, 2)
 RV_ATOMICS(w, 4)
 RV_ATOMICS(d, 8)
+
+enum cpu_status rv_do_amocas_q(RV_HANDLER_ARGS)
+{
+    enum cpu_status rc = compare_and_swap_pair(h, i);
+
+    if (unlikely(rc != CPU_OK))
+        return rv_leave_at(h, i, start, rc);
+    RV_NEXT();
+}
+
 RV_ATOMIC(lr_w, rv_load_reserved(h, RV_X1, 4))
 RV_ATOMIC(lr_d, rv_load_reserved(h, RV_X1, 8))
 RV_ATOMIC(sc_w, rv_store_conditional(h, RV_X1, 4, RV_X2))

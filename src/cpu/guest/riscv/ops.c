@@ -34,12 +34,11 @@ void rv_hart_init(struct rv_hart *h, bool builtin_sbi, uint64_t reset_pc, uint64
     rv_reset(&h->cpu);
 }
 
-/* Not Zacas: on RV64 it comes with amocas.q, which is not there, and which Linux 7.2 uses. */
 const char *rv_isa_string(void)
 {
     return "rv64imafdc"
            "_zicbom_zicbop_zicboz_zicntr_zicond_zicsr_zifencei_zihintntl_zihintpause_zihpm_zimop"
-           "_zabha_zawrs"
+           "_zabha_zacas_zawrs"
            "_zfa_zfh_zfhmin"
            "_zca_zcb_zcd_zcmop"
            "_zba_zbb_zbc_zbs"
