@@ -1,6 +1,10 @@
 /* Whole reads and writes on descriptors. */
 #include "base/fd.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
 int fd_read_all(int fd, void *buf, size_t size)
 {
     for (size_t done = 0; done < size;) {
@@ -55,4 +59,22 @@ int fd_pwrite_all(int fd, const void *buf, size_t size, off_t offset)
             return -errno;
     }
     return 0;
+}
+
+int fd_lock_file(const char *path)
+{
+    for (;;) {
+        cleanup(fd_closep) int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        struct stat locked, there;
+
+        if (fd < 0)
+            return -errno;
+        while (flock(fd, LOCK_EX | LOCK_NB))
+            if (errno != EINTR)
+                return -errno;
+        /* The one who held it may have deleted it in between. */
+        if (!fstat(fd, &locked) && !stat(path, &there) && locked.st_ino == there.st_ino &&
+            locked.st_dev == there.st_dev)
+            return fd_take(&fd);
+    }
 }

@@ -56,4 +56,9 @@ must_check int fd_write_all(int fd, const void *buf, size_t size);
 must_check int fd_pread_all(int fd, void *buf, size_t size, off_t offset);
 must_check int fd_pwrite_all(int fd, const void *buf, size_t size, off_t offset);
 
+/** Lock the file @path, which is made if it is missing: among all processes and threads one holds
+ * it, until it closes the descriptor. A holder may delete the file: what is locked is always what
+ * is there now. The descriptor; -EWOULDBLOCK if another holds it; -errno. Any thread. */
+must_check int fd_lock_file(const char *path);
+
 #endif

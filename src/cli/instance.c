@@ -4,7 +4,8 @@
  *
  * Invariants: (1) `image` is written last and removed first: a folder without it is an interrupted
  * creation or removal, and counts as absent; (2) who changes or runs an instance holds a lock on
- * .NAME.lock beside it, which stays; names cannot begin with a dot. Any thread. */
+ * .NAME.lock beside it, and deletes that when there is no instance; names cannot begin with a dot.
+ * Any thread. */
 #include "cli/instance.h"
 
 #include "base/error.h"
@@ -71,16 +72,12 @@ static int read_files(struct instance *in, struct error *err)
     return r || !in->made_from ? r : read_small(in->append, &in->append_text, err);
 }
 
-static int open_lock(const struct instance *in, struct error *err)
+/** The path of its lock; the caller's. */
+static char *lock_path(const struct instance *in, struct error *err)
 {
     const char *name = strrchr(in->dir, '/') + 1;
-    cleanup(freep) char *path =
-        paths_format(err, "%.*s.%s.lock", (int)(name - in->dir), in->dir, name);
 
-    if (!path)
-        return -ENOMEM;
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    return fd < 0 ? error_set(err, errno, "cannot open '%s': %s", path, strerror(errno)) : fd;
+    return paths_format(err, "%.*s.%s.lock", (int)(name - in->dir), in->dir, name);
 }
 
 int instance_peek(struct instance *in, const char *name, struct error *err)
@@ -96,19 +93,23 @@ int instance_open(struct instance *in, const char *name, struct error *err)
 
     if (r)
         return r;
-    in->lock_fd = open_lock(in, err);
-    if (in->lock_fd < 0)
-        return in->lock_fd;
-    if (flock(in->lock_fd, LOCK_EX | LOCK_NB))
+    cleanup(freep) char *path = lock_path(in, err);
+    if (!path)
+        return -ENOMEM;
+    in->lock_fd = fd_lock_file(path);
+    if (in->lock_fd == -EWOULDBLOCK)
         return error_set(err, EBUSY, "'%s' is running already", name);
+    if (in->lock_fd < 0)
+        return error_set(err, -in->lock_fd, "cannot lock '%s': %s", path, strerror(-in->lock_fd));
     return read_files(in, err);
 }
 
 bool instance_is_running(const struct instance *in)
 {
-    cleanup(fd_closep) int fd = open_lock(in, NULL);
+    cleanup(freep) char *path = lock_path(in, NULL);
+    cleanup(fd_closep) int fd = path ? fd_lock_file(path) : -ENOMEM;
 
-    return fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK;
+    return fd == -EWOULDBLOCK;
 }
 
 /** Copy file @from to the new file @to, sharing blocks where the file system can. */
@@ -204,6 +205,11 @@ int instance_list(char ***ret, size_t *ret_n, struct error *err)
 
 void instance_done(struct instance *in)
 {
+    cleanup(freep) char *lock =
+        in->lock_fd >= 0 && access(in->dir, F_OK) ? lock_path(in, NULL) : NULL;
+
+    if (lock)
+        (void)unlink(lock); /* an empty file more does no harm */
     fd_close(in->lock_fd);
     free(in->name);
     free(in->dir);

@@ -201,6 +201,21 @@ static int wait_tick(void *arg)
     return report(arg, false);
 }
 
+/** The image's lock is held. */
+static int build_locked(struct build *b, struct image **ret, struct error *err)
+{
+    b->pool = paths_cache("pool", err);
+    int r = b->pool ? store_begin(&b->spec, &b->dir, err) : -EIO;
+
+    if (!r) {
+        sweep_parts(b->pool);
+        r = build_in_folder(b, err);
+    }
+    const struct image_spec spec = b->spec;
+    build_done(b);
+    return r ? r : image_find(&spec, ret, err);
+}
+
 int image_build(const struct image_spec *spec, const struct image_build_opts *opts,
                 struct image **ret, struct error *err)
 {
@@ -210,17 +225,10 @@ int image_build(const struct image_spec *spec, const struct image_build_opts *op
         b.opts = *opts;
     b.progress.stage = "Waiting for another build of this image";
     b.progress.stage_count = spec->kind == IMAGE_TINY ? 3 : 4;
-    cleanup(fd_closep) int lock = store_lock(spec, true, wait_tick, &b, err);
+    int lock = store_lock(spec, true, wait_tick, &b, err);
     if (lock < 0)
         return lock;
-    if (!b.opts.rebuild && !image_find(spec, ret, NULL))
-        return 0;
-    b.pool = paths_cache("pool", err);
-    int r = b.pool ? store_begin(spec, &b.dir, err) : -EIO;
-    if (!r) {
-        sweep_parts(b.pool);
-        r = build_in_folder(&b, err);
-    }
-    build_done(&b);
-    return r ? r : image_find(spec, ret, err);
+    int r = b.opts.rebuild || image_find(spec, ret, NULL) ? build_locked(&b, ret, err) : 0;
+    store_unlock(spec, lock);
+    return r;
 }

@@ -5,7 +5,7 @@
  * exchange, and is renamed away before it is deleted.
  *  2. Folders IMAGES/.NAME.tmp-* are only touched under the lock of NAME; whoever holds it may
  * delete them all.
- *  3. Lock files (IMAGES/.NAME.lock) are never deleted, so that two holders cannot hold two files.
+ *  3. A lock file (IMAGES/.NAME.lock) is deleted by its holder when there is no image NAME.
  * Any thread; processes exclude each other by flock(). */
 #include "image/store.h"
 
@@ -189,21 +189,30 @@ int store_lock(const struct image_spec *spec, bool wait, int (*tick)(void *arg),
     cleanup(freep) char *path = paths_format(err, "%s/.%s.lock", images, name);
     if (!path)
         return -ENOMEM;
-    cleanup(fd_closep) int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd < 0)
-        return error_set(err, errno, "cannot open '%s': %s", path, strerror(errno));
-    while (flock(fd, LOCK_EX | LOCK_NB)) {
-        if (errno == EINTR)
-            continue;
-        if (errno != EWOULDBLOCK)
-            return error_set(err, errno, "cannot lock '%s': %s", path, strerror(errno));
+    int fd;
+    while ((fd = fd_lock_file(path)) < 0) {
+        if (fd != -EWOULDBLOCK)
+            return error_set(err, -fd, "cannot lock '%s': %s", path, strerror(-fd));
         if (!wait)
             return error_set(err, EBUSY, "image '%s' is being built", name);
         if (tick && tick(arg))
             return error_set(err, ECANCELED, "cancelled");
         (void)usleep(200000); /* woken early by a signal: just looks again */
     }
-    return fd_take(&fd);
+    return fd;
+}
+
+void store_unlock(const struct image_spec *spec, int lock)
+{
+    cleanup(freep) char *images = paths_images(NULL);
+    char name[IMAGE_NAME_MAX];
+
+    store_dir_name(spec, name);
+    cleanup(freep) char *dir = images ? paths_format(NULL, "%s/%s", images, name) : NULL;
+    cleanup(freep) char *path = images ? paths_format(NULL, "%s/.%s.lock", images, name) : NULL;
+    if (lock >= 0 && dir && path && access(dir, F_OK))
+        (void)unlink(path); /* an empty file more does no harm */
+    fd_close(lock);
 }
 
 /** Delete all folders of earlier builds and removals; the lock is held. */
@@ -279,15 +288,14 @@ int store_commit(const char *dir, const struct store_meta *meta, struct error *e
     return 0;
 }
 
-int image_remove(const struct image_spec *spec, struct error *err)
+static int remove_locked(const struct image_spec *spec, struct error *err)
 {
     struct image *image = NULL;
     char name[IMAGE_NAME_MAX];
     cleanup(freep) char *images = paths_images(err);
-    cleanup(fd_closep) int lock = store_lock(spec, false, NULL, NULL, err);
 
-    if (!images || lock < 0)
-        return images ? lock : -EIO;
+    if (!images)
+        return -EIO;
     int r = image_find(spec, &image, err);
     if (r)
         return r;
@@ -301,5 +309,16 @@ int image_remove(const struct image_spec *spec, struct error *err)
     else
         (void)paths_remove(away); /* else the next sweep takes it */
     image_free(image);
+    return r;
+}
+
+int image_remove(const struct image_spec *spec, struct error *err)
+{
+    int lock = store_lock(spec, false, NULL, NULL, err);
+
+    if (lock < 0)
+        return lock;
+    int r = remove_locked(spec, err);
+    store_unlock(spec, lock);
     return r;
 }

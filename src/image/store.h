@@ -7,11 +7,14 @@
 /** The folder name of an image: "debian-trixie-riscv64". */
 void store_dir_name(const struct image_spec *spec, char ret[IMAGE_NAME_MAX]);
 
-/** Lock @spec's image against other builders and removers: the descriptor to close. With @wait,
+/** Lock @spec's image against other builders and removers, until store_unlock(). With @wait,
  * waits for another holder, calling @tick (NULL: never) several times a second until it returns
  * nonzero (-ECANCELED); without, -EBUSY. */
 must_check int store_lock(const struct image_spec *spec, bool wait, int (*tick)(void *arg),
                           void *arg, struct error *err);
+
+/** @lock is what store_lock() returned; if that was an error, nothing is done. */
+void store_unlock(const struct image_spec *spec, int lock);
 
 /** A new empty folder for the build of @spec, after deleting what killed builds of it have left.
  * The lock is held. The caller frees *@ret, and renames or deletes the folder. */

@@ -163,6 +163,14 @@ def test_other_shells_can_read_their_scripts():
             r = subprocess.run([shell, "-n"], input=script.out, text=True, capture_output=True)
             assert r.returncode == 0 and not r.stderr, r
 
+def test_a_name_that_is_not_there_leaves_nothing():
+    with tempfile.TemporaryDirectory() as home:
+        env = {"HOME": home, "XDG_DATA_HOME": home + "/data", "XDG_CACHE_HOME": home + "/cache"}
+        for args in ["remove", "nosuch"], ["image", "remove", "tiny"]:
+            r = posada(*args, env=env)
+            assert r.status == 125 and r.err.count("\n") == 1, r
+        assert not [f for _, _, files in os.walk(home) for f in files], os.listdir(home)
+
 
 if __name__ == "__main__":
     main(globals(), sys.argv[2:])
