@@ -2,13 +2,14 @@
 
 Slow: builds the image once into the build folder (minutes), boots it for most tests. Without a mirror all is skipped.
 """
-import json, os, re, sys
+import hashlib, json, os, re, shutil, socket, subprocess, sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from tap import Terminal, main, run, skip
 
 POSADA, WORK = sys.argv[1:3]
 BOOT_SECONDS = 600
+WORK_SECONDS = 2400
 os.makedirs(WORK, exist_ok=True)
 HOME = {"HOME": WORK, "XDG_DATA_HOME": WORK + "/data", "XDG_CACHE_HOME": WORK + "/cache"}
 image = {}
@@ -30,8 +31,14 @@ def need_image():
 def guest(script, *args):
     """Run a shell script in a temporary guest."""
     need_image()
-    return run(POSADA, "run", "--rm", "--timeout", BOOT_SECONDS, *args, "debian", "--", "sh", "-c", script, env=HOME,
-               timeout=BOOT_SECONDS + 30, input=None)
+    return run(POSADA, "run", "--rm", "--timeout", WORK_SECONDS, *args, "debian", "--", "sh", "-c", script, env=HOME,
+               timeout=WORK_SECONDS + 30, input=None)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def test_packages_are_configured_and_files_as_shipped():
@@ -45,6 +52,67 @@ def test_packages_are_configured_and_files_as_shipped():
 def test_apt_installs_and_a_program_runs():
     r = guest("apt-get -q update >/dev/null && apt-get -qy --no-install-recommends install hello >/dev/null && hello")
     assert r.status == 0 and "Hello, world!" in r.out, r
+
+
+INSTALL = ("export DEBIAN_FRONTEND=noninteractive; apt-get -q update >/dev/null && "
+           "apt-get -qy --no-install-recommends install %s >/tmp/apt.log 2>&1 || { tail -5 /tmp/apt.log; exit 1; }; ")
+
+
+def test_fio_reads_back_what_it_wrote():
+    disk = WORK + "/fio.raw"
+    with open(disk, "wb") as f:
+        f.truncate(256 << 20)
+    jobs = [f"--filename=/dev/vdb --direct=1 --rw={rw} --ioengine={e} --size=64M --fsync=200 {sizes}"
+            for rw, e, sizes in [("randrw", "libaio --iodepth=32", "--bsrange=512-128k"),
+                                 ("randwrite", "io_uring --iodepth=16", "--bs=4k"),
+                                 ("write", "psync --numjobs=4 --offset_increment=64M", "--bs=256k")]]
+    jobs.append("--directory=/root --rw=randwrite --ioengine=mmap --bs=4k --size=64M")
+    script = "set -e; " + INSTALL % "fio"
+    for n, job in enumerate(jobs):
+        script += f"fio --name=j --verify=crc32c --do_verify=1 --verify_fatal=1 --output-format=json --output=/tmp/o {job}; "
+        script += "sed -n 's/^ *\"error\" : */error /p; s/^ *\"total_err\" : */error /p' /tmp/o; "
+    r = guest(script, "-c", "2", "--disk", disk)
+    os.unlink(disk)
+    errors = re.findall(r"^error (\d+)", r.out, re.M)
+    assert r.status == 0 and len(errors) >= len(jobs) and not any(map(int, errors)), r
+
+
+def test_iperf3_goes_both_ways_through_the_network():
+    iperf = shutil.which("iperf3") or skip("iperf3 is not installed")
+    server = subprocess.Popen([iperf, "-s", "-p", str(port := free_port())], stdout=subprocess.DEVNULL)
+    try:
+        r = guest(INSTALL % "iperf3" + f"for way in '' -R; do iperf3 -c 10.0.2.2 -p {port} -t 5 -J $way; done")
+    finally:
+        server.kill()
+        server.wait()
+    rates = [float(x) for x in re.findall(r'"sum_received":\s*{[^}]*"bits_per_second":\s*([\d.e+]+)', r.out)]
+    print("# guest to host, host to guest: " + ", ".join(f"{x / 1e6:.0f} Mbit/s" for x in rates))
+    assert r.status == 0 and len(rates) == 2 and min(rates) > 0, r
+
+
+def test_a_gibibyte_through_the_shared_folder():
+    folder = WORK + "/gibibyte"
+    os.makedirs(folder, exist_ok=True)
+    digest = hashlib.sha256()
+    with open(folder + "/in", "wb") as f:
+        for _ in range(64):
+            f.write(block := os.urandom(16 << 20))
+            digest.update(block)
+    try:
+        r = guest("cp /srv/in /root/copy && cp /root/copy /srv/out && sha256sum </srv/out", "-v", folder + ":/srv")
+        with open(folder + "/out", "rb") as f:
+            copied = hashlib.file_digest(f, "sha256").hexdigest()
+    finally:
+        shutil.rmtree(folder)
+    assert r.status == 0 and r.out.split()[0] == copied == digest.hexdigest(), (r, copied, digest.hexdigest())
+
+
+def test_gcc_compiles_and_python_passes_its_own_tests():
+    program = "#include <math.h>\n#include <stdio.h>\nint main(void) { printf(\"%.17g\\n\", sqrt(2)); }\n"
+    r = guest("set -e; " + INSTALL % "gcc libc6-dev python3 '^libpython3[.][0-9]+-testsuite$'" +
+              f"printf '%s' '{program}' >/tmp/a.c; gcc -O2 -o /tmp/a /tmp/a.c -lm; /tmp/a; cd /tmp; "
+              "python3 -m test test_float test_math test_struct test_threading test_mmap", "-c", "2", "-m", "2G")
+    assert r.status == 0 and r.out.startswith("1.4142135623730951\n") and "Result: SUCCESS" in r.out, r
 
 
 def test_root_file_system_grows_with_the_disk():
