@@ -298,6 +298,7 @@ TEST(reads_and_writes)
     start(false);
     hello();
     EXPECT_EQ(go() & NBD_READ_ONLY, 0);
+    EXPECT_EQ(command(NBD_CMD_READ, 0, 0, 0), 0); /* nothing, and before there is a buffer */
     for (size_t i = 0; i < sizeof(want); i++)
         want[i] = (uint8_t)(i % 251);
     request(NBD_CMD_WRITE, NBD_FLAG_FUA, 5, 12345, sizeof(want));

@@ -201,7 +201,7 @@ static bool has_company(struct nbd_conn *c)
 /** Room for @size bytes of data in the scratch buffer. */
 static bool reserve_scratch(struct nbd_conn *c, size_t size)
 {
-    if (size <= c->scratch_bytes)
+    if (c->scratch && size <= c->scratch_bytes)
         return true;
     free(c->scratch);
     c->scratch_bytes = MAX(size, (size_t)65536);
