@@ -56,12 +56,21 @@ static void ram_close(struct disk *d)
 {
 }
 
+static int ram_status(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
+{
+    (void)d;
+    (void)offset;
+    *ret = (struct disk_extent){.kind = DISK_PACKED, .size = size};
+    return 0;
+}
+
 static const struct disk_ops ram_ops = {
     .preadv = ram_preadv,
     .pwritev = ram_pwritev,
     .flush = ram_flush,
     .discard = ram_discard,
     .write_zeroes = ram_write_zeroes,
+    .status = ram_status,
     .close = ram_close,
 };
 

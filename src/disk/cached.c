@@ -3,16 +3,6 @@
 
 #include <errno.h>
 
-/** Where [offset, offset+size) is. An image of one layer that says where it may be written says so
- * without asking the host (raw). */
-static int find_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
-{
-    ret->kind = DISK_ABSENT;
-    int rc = d->ops->place && !d->below ? d->ops->place(d, offset, size, ret) : 0;
-
-    return rc || ret->kind == DISK_DATA ? rc : disk_map(d, offset, size, ret);
-}
-
 /** Read all of the list at @e's place. */
 static int read_place(const struct disk_extent *e, const struct iovec *iov, int n)
 {
@@ -47,7 +37,7 @@ int disk_preadv_cached(struct disk *d, const struct iovec *iov, int iovcnt, uint
     while (!rc && done < size) {
         struct disk_extent e;
 
-        rc = find_place(d, offset + done, size - done, &e);
+        rc = disk_locate(d, offset + done, size - done, &e);
         if (rc)
             break;
         if (e.size == size) {

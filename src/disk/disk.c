@@ -171,6 +171,16 @@ int disk_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_exten
     return 0;
 }
 
+int disk_locate(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
+{
+    int rc = size ? check(d, offset, size, false) : -EINVAL;
+
+    ret->kind = DISK_ABSENT;
+    if (!rc && d->ops->place && !d->below)
+        rc = d->ops->place(d, offset, size, ret);
+    return rc || ret->kind == DISK_DATA ? rc : disk_map(d, offset, size, ret);
+}
+
 static int unsupported(const struct disk *d, const char *what, struct error *err)
 {
     return error_set(err, ENOTSUP, "%s images cannot be %s", d->format ? d->format->title : "such",

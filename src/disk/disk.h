@@ -139,6 +139,10 @@ must_check int disk_status(struct disk *d, uint64_t offset, uint64_t size, struc
 /** The same through the chain: DISK_ABSENT only where no layer holds anything. */
 must_check int disk_map(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
 
+/** Where to read: disk_map() without caring for holes of files, which are data here; so a raw disk
+ * is found without asking the host. */
+must_check int disk_locate(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
+
 /** Where a write to [offset, offset+size) may go past the format, straight to a file: DISK_DATA
  * with the place and how much of the range it holds; any other kind: use disk_pwritev(). Only
  * between disk_io_begin() and disk_io_end(), which comes after the write has ended. */

@@ -5,7 +5,12 @@
 #include "base/iov.h"
 #include "disk/format.h"
 
-/** Copy-on-write over @base, which it takes on success, into an unlinked temporary file. */
+/** A regular file that is open at @fd, for reading and writing and without a lock; @fd is taken,
+ * also on failure. @path is for messages. */
+must_check int file_new(int fd, const char *path, struct file **ret, struct error *err);
+
+/** Copy-on-write over @base, which becomes what is below on success, into an unlinked temporary
+ * file. */
 must_check int overlay_new(struct disk *base, struct disk **ret, struct error *err);
 
 /** A map over @highest and the layers below it, all read-only and alive until chain_map_free():

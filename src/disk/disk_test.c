@@ -8,6 +8,7 @@
 #include "disk/file_memory.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -552,11 +553,13 @@ TEST(guard_keeps_places_from_readers_on_other_threads)
 
     for (int i = 0; i < 2; i++)
         ASSERT_EQ(thread_start(&thread[i], "reader", guard_reader, &r), 0);
-    for (unsigned tries = 0; tries < 2000000 && changes < 20000; tries++) {
+    while (changes < 5000) {
         unsigned next = r.place[0] + 1; /* the other slot, of the next generation */
 
-        if (changes && !disk_io_is_past(&r.d, freed))
+        if (changes && !disk_io_is_past(&r.d, freed)) {
+            (void)sched_yield(); /* to the reader in the way */
             continue;
+        }
         __atomic_store_n(&r.slot[next & 1], next, __ATOMIC_SEQ_CST);
         __atomic_store_n(&r.place[0], next, __ATOMIC_SEQ_CST);
         freed = disk_io_stamp(&r.d);
@@ -565,7 +568,6 @@ TEST(guard_keeps_places_from_readers_on_other_threads)
     __atomic_store_n(&r.stop, true, __ATOMIC_RELEASE);
     for (int i = 0; i < 2; i++)
         thread_join(thread[i]);
-    EXPECT_TRUE(changes > 10);
     EXPECT_EQ(r.wrong, 0);
 }
 
@@ -590,5 +592,75 @@ TEST(cached_reads_are_right_or_refused)
     struct file *f = file_memory_new(want, 4096, 4096); /* no descriptor: cannot tell */
     ASSERT_EQ(disk_open_file(f, &raw_format, 0, NULL, &d, &err), 0);
     EXPECT_EQ(disk_preadv_cached(d, &(struct iovec){got, 4096}, 1, 0), -EAGAIN);
+    disk_close(d);
+}
+
+/** Half of a block each, and all of it, at the same time: whoever comes last, none is undone by the
+ * copy of the base. */
+struct overlay_race {
+    struct disk *d;
+    unsigned thread;
+};
+
+#define RACE_BLOCKS 4000u
+
+static void *race(void *arg)
+{
+    const struct overlay_race *r = arg;
+    uint8_t buf[4096];
+
+    memset(buf, 0xee, sizeof(buf));
+    for (uint64_t b = 0; b < RACE_BLOCKS; b++) {
+        size_t size = r->thread ? 4096 : 512;
+
+        if (disk_pwrite(r->d, buf, size, b * 4096))
+            return (void *)r;
+    }
+    return NULL;
+}
+
+TEST(overlay_writes_of_one_block_at_once)
+{
+    uint8_t got[4096];
+    pthread_t thread[2];
+
+    make_file(RACE_BLOCKS * 4096);
+    struct disk *d = open_disk(DISK_SNAPSHOT);
+    struct overlay_race races[2] = {
+        {d, 0},
+        {d, 1},
+    };
+    for (unsigned i = 0; i < 2; i++)
+        ASSERT_EQ(thread_start(&thread[i], "race", race, &races[i]), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        void *failed = NULL;
+
+        (void)pthread_join(thread[i], &failed);
+        EXPECT_TRUE(!failed);
+    }
+    for (uint64_t b = 0; b < RACE_BLOCKS; b++) { /* both wrote the same value: it is all there is */
+        ASSERT_EQ(disk_pread(d, got, sizeof(got), b * 4096), 0);
+        for (size_t i = 0; i < sizeof(got); i++)
+            ASSERT_EQ(got[i], 0xee);
+    }
+    disk_close(d);
+}
+
+TEST(overlay_says_where_its_blocks_are)
+{
+    struct disk_extent e;
+
+    make_file(100000);
+    struct disk *d = open_disk(DISK_SNAPSHOT);
+    ASSERT_EQ(put_bytes(d, 8192, 7, 8192), 0);
+    ASSERT_EQ(disk_map(d, 0, 90000, &e), 0);
+    EXPECT_TRUE(e.kind == DISK_DATA && e.depth == 1 && e.size == 8192 && e.file_offset == 0);
+    ASSERT_EQ(disk_map(d, 9000, 80000, &e), 0);
+    EXPECT_TRUE(e.kind == DISK_DATA && e.depth == 0 && e.size == 16384 - 9000);
+    EXPECT_EQ(e.file_offset, 9000);
+    ASSERT_EQ(disk_place(d, 9000, 100, &e), 0);
+    EXPECT_TRUE(e.kind == DISK_DATA && e.size == 100);
+    ASSERT_EQ(disk_place(d, 100, 100, &e), 0);
+    EXPECT_TRUE(e.kind != DISK_DATA);
     disk_close(d);
 }

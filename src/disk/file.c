@@ -232,6 +232,23 @@ static int check_kind(int fd, const char *path, bool *ret_is_block, struct error
     return 0;
 }
 
+int file_new(int fd, const char *path, struct file **ret, struct error *err)
+{
+    struct host_file *h = calloc(1, sizeof(*h));
+    char *copy = strdup(path);
+
+    if (!h || !copy) {
+        free(h);
+        free(copy);
+        fd_close(fd);
+        return error_set(err, ENOMEM, "out of memory");
+    }
+    h->f = (struct file){.ops = &host_ops, .path = copy, .fd = fd};
+    mutex_init(&h->bounce_lock);
+    *ret = &h->f;
+    return 0;
+}
+
 int file_open(int dir_fd, const char *path, unsigned flags, struct file **ret, struct error *err)
 {
     bool write = flags & FILE_WRITE;
@@ -250,23 +267,12 @@ int file_open(int dir_fd, const char *path, unsigned flags, struct file **ret, s
         rc = disk_lock(fd, path, write, err);
     if (rc)
         return rc;
-    struct host_file *h = calloc(1, sizeof(*h));
-    char *copy = strdup(path);
-    if (!h || !copy) {
-        free(h);
-        free(copy);
-        return error_set(err, ENOMEM, "out of memory");
-    }
-    h->f = (struct file){
-        .ops = &host_ops,
-        .path = copy,
-        .fd = fd_take(&fd),
-        .readonly = !write,
-        .is_block = is_block,
-        .is_direct = flags & FILE_DIRECT,
-    };
-    mutex_init(&h->bounce_lock);
-    *ret = &h->f;
+    rc = file_new(fd_take(&fd), path, ret, err);
+    if (rc)
+        return rc;
+    (*ret)->readonly = !write;
+    (*ret)->is_block = is_block;
+    (*ret)->is_direct = flags & FILE_DIRECT;
     return 0;
 }
 
@@ -298,6 +304,11 @@ int file_pwrite(struct file *f, const void *buf, size_t size, uint64_t offset)
     struct iovec iov = {.iov_base = (void *)buf, .iov_len = size};
 
     return file_pwritev(f, &iov, 1, offset);
+}
+
+bool file_takes(const struct file *f, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+    return f->fd >= 0 && (!f->is_direct || is_aligned(iov, iovcnt, offset));
 }
 
 int file_flush(struct file *f)

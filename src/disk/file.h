@@ -60,6 +60,10 @@ must_check int file_pwritev(struct file *f, const struct iovec *iov, int iovcnt,
 must_check int file_pread(struct file *f, void *buf, size_t size, uint64_t offset);
 must_check int file_pwrite(struct file *f, const void *buf, size_t size, uint64_t offset);
 
+/** May the caller give this transfer to the kernel himself, at f->fd? Not if it would have to be
+ * bounced, or there is no descriptor. Transfers may then be short. */
+bool file_takes(const struct file *f, const struct iovec *iov, int iovcnt, uint64_t offset);
+
 /** Everything written before this call survives a power cut after it. */
 must_check int file_flush(struct file *f);
 

@@ -245,10 +245,15 @@ static int open_chain(struct disk *top, int dir_fd, unsigned flags,
             d = d->below = below;
     }
     fd_close(dir_fd);
-    if (!rc && !options->write_depth && top->below && top->below->below &&
-        chain_map_new(top->below, &top->map))
-        return error_set(err, ENOMEM, "out of memory");
     return rc;
+}
+
+/** What is below @top and never changes becomes one map. */
+static int resolve_chain(struct disk *top, struct error *err)
+{
+    if (top->below && top->below->below && chain_map_new(top->below, &top->map))
+        return error_set(err, ENOMEM, "out of memory");
+    return 0;
 }
 
 static int find_format(const char *name, struct file *file, const char *path,
@@ -331,6 +336,8 @@ int disk_open(const char *path, const struct disk_options *options, struct disk 
         rc = open_chain(d, dir_fd, flags, options, &ids, err);
     if (!rc && options->flags & DISK_SNAPSHOT)
         rc = add_snapshot_overlay(&d, options->flags & DISK_READONLY, err);
+    if (!rc && !options->write_depth)
+        rc = resolve_chain(d, err);
     if (rc)
         disk_close(d);
     else

@@ -4,8 +4,9 @@
  *
  * Invariants:
  *  1. A block's bit is set only after the whole block is in the file, and is never cleared.
- *  2. A block's first partial write, which copies the rest of it from the base, happens under
- *     `copy_lock`; so two of them to one block do not undo each other.
+ *  2. Who changes a block that is not in the file yet does all of it under `fill_lock`: copying
+ * what he does not write from the base, writing, and setting the bit. So a copy never undoes
+ * another write. Blocks that are in the file are written without it.
  *
  * Threads: any.
  */
@@ -22,10 +23,9 @@
 
 struct overlay {
     struct disk d;          /* must be first */
-    struct disk *base;      /* [init] */
-    int fd;                 /* [init] */
+    struct file *file;      /* [init] */
     uint8_t *present;       /* [init] one bit a block; [atomic] content */
-    struct mutex copy_lock; /* see invariant 2 */
+    struct mutex fill_lock; /* see invariant 2 */
 };
 
 static bool is_present(const struct overlay *o, uint64_t block)
@@ -49,6 +49,17 @@ static void set_present(struct overlay *o, uint64_t first, uint64_t end)
     }
 }
 
+/** The end of the blocks from @offset's on, at most @end, that are present or absent as it is. */
+static uint64_t find_end(const struct overlay *o, uint64_t offset, uint64_t end)
+{
+    bool is_there = is_present(o, offset / BLOCK);
+    uint64_t stop = align_down(offset, BLOCK) + BLOCK;
+
+    while (stop < end && is_present(o, stop / BLOCK) == is_there)
+        stop += BLOCK;
+    return MIN(stop, end);
+}
+
 static int overlay_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset)
 {
     struct overlay *o = (struct overlay *)d;
@@ -58,14 +69,11 @@ static int overlay_preadv(struct disk *d, const struct iovec *iov, int iovcnt, u
 
     while (offset < end) { /* one run of blocks from the same place each turn */
         bool ours = is_present(o, offset / BLOCK);
-        uint64_t stop = align_down(offset, BLOCK) + BLOCK;
-
-        while (stop < end && is_present(o, stop / BLOCK) == ours)
-            stop += BLOCK;
-        stop = MIN(stop, end);
+        /* A block that comes meanwhile only ends the run early or is read from the base. */
+        uint64_t stop = find_end(o, offset, end);
         int n = (int)iov_slice(part, iov, (unsigned)iovcnt, offset - start, stop - offset);
         int rc =
-            ours ? fd_preadv_all(o->fd, part, n, offset) : disk_preadv(o->base, part, n, offset);
+            ours ? file_preadv(o->file, part, n, offset) : disk_below_preadv(d, part, n, offset);
         if (rc)
             return rc;
         offset = stop;
@@ -74,29 +82,26 @@ static int overlay_preadv(struct disk *d, const struct iovec *iov, int iovcnt, u
 }
 
 /** Make sure that block @b is in the file, so that a part of it can be written. */
-static int copy_block(struct overlay *o, uint64_t b)
+static int copy_block(struct overlay *o, uint64_t b) REQUIRES(o->fill_lock)
 {
     uint8_t buf[BLOCK] = {0};
     uint64_t at = b * BLOCK;
     size_t size = (size_t)MIN((uint64_t)BLOCK, o->d.size_bytes - at);
     struct iovec iov = {.iov_base = buf, .iov_len = size};
-    int rc = 0;
 
-    mutex_lock(&o->copy_lock);
-    if (!is_present(o, b)) {
-        rc = disk_preadv(o->base, &iov, 1, at);
-        if (!rc)
-            rc = fd_pwritev_all(o->fd, &iov, 1, at);
-        if (!rc)
-            set_present(o, b, b + 1);
-    }
-    mutex_unlock(&o->copy_lock);
+    if (is_present(o, b))
+        return 0;
+    int rc = disk_below_preadv(&o->d, &iov, 1, at);
+    if (!rc)
+        rc = file_pwritev(o->file, &iov, 1, at);
+    if (!rc)
+        set_present(o, b, b + 1);
     return rc;
 }
 
-/** Prepare the edges of a write to [offset, end); *@ret_first..*@ret_end are the whole blocks. */
+/** Prepare the edges of a change of [offset, end); *@ret_first..*@ret_end are the whole blocks. */
 static int copy_edges(struct overlay *o, uint64_t offset, uint64_t end, uint64_t *ret_first,
-                      uint64_t *ret_end)
+                      uint64_t *ret_end) REQUIRES(o->fill_lock)
 {
     int rc = 0;
 
@@ -109,18 +114,33 @@ static int copy_edges(struct overlay *o, uint64_t offset, uint64_t end, uint64_t
     return rc;
 }
 
-static int overlay_pwritev(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset)
+/** Write the list, or @size zeroes where it is NULL. */
+static int put(struct overlay *o, const struct iovec *iov, int n, uint64_t offset, uint64_t size)
 {
-    struct overlay *o = (struct overlay *)d;
+    return iov ? file_pwritev(o->file, iov, n, offset)
+               : file_write_zeroes(o->file, offset, size, true);
+}
+
+static int change(struct overlay *o, const struct iovec *iov, int n, uint64_t offset, uint64_t size)
+{
     uint64_t first;
     uint64_t end;
-    int rc = copy_edges(o, offset, offset + iov_bytes(iov, (unsigned)iovcnt), &first, &end);
 
+    if (is_present(o, offset / BLOCK) && find_end(o, offset, offset + size) == offset + size)
+        return put(o, iov, n, offset, size);
+    mutex_lock(&o->fill_lock);
+    int rc = copy_edges(o, offset, offset + size, &first, &end);
     if (!rc)
-        rc = fd_pwritev_all(o->fd, iov, iovcnt, offset);
+        rc = put(o, iov, n, offset, size);
     if (!rc)
         set_present(o, first, end);
+    mutex_unlock(&o->fill_lock);
     return rc;
+}
+
+static int overlay_pwritev(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset)
+{
+    return change((struct overlay *)d, iov, iovcnt, offset, iov_bytes(iov, (unsigned)iovcnt));
 }
 
 /** Nothing has to survive. */
@@ -131,16 +151,8 @@ static int overlay_flush(struct disk *d)
 
 static int overlay_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool may_unmap)
 {
-    struct overlay *o = (struct overlay *)d;
-    uint64_t first;
-    uint64_t end;
-    int rc = copy_edges(o, offset, offset + size, &first, &end);
-
-    if (!rc)
-        rc = fd_write_zeroes(o->fd, offset, size, true);
-    if (!rc)
-        set_present(o, first, end);
-    return rc;
+    (void)may_unmap; /* nobody has to reserve anything for what is gone at the end */
+    return change((struct overlay *)d, NULL, 0, offset, size);
 }
 
 /** Whole blocks become holes, which frees the host's space; edges stay. */
@@ -156,27 +168,41 @@ static void overlay_close(struct disk *d)
 {
     struct overlay *o = (struct overlay *)d;
 
-    disk_close(o->base);
-    fd_close(o->fd);
+    file_close(o->file);
     free(o->present);
-    mutex_done(&o->copy_lock);
+    mutex_done(&o->fill_lock);
     free(o);
 }
 
-/** Not a file's format: the whole of it is ours. */
 static int overlay_status(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
 {
-    (void)d;
-    (void)offset;
-    *ret = (struct disk_extent){.kind = DISK_PACKED, .size = size};
+    struct overlay *o = (struct overlay *)d;
+    uint64_t end = MIN(offset + size, offset + (1u << 20)); /* bounds the work */
+
+    *ret = (struct disk_extent){
+        .kind = is_present(o, offset / BLOCK) ? DISK_DATA : DISK_ABSENT,
+        .size = find_end(o, offset, end) - offset,
+        .file = o->file,
+        .file_offset = offset,
+    };
     return 0;
+}
+
+/** Blocks stay where they are, so wherever all is present. */
+static int overlay_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
+{
+    int rc = overlay_status(d, offset, size, ret);
+
+    if (ret->kind == DISK_ABSENT)
+        ret->kind = DISK_PACKED;
+    return rc;
 }
 
 static int overlay_get_info(struct disk *d, struct disk_info *info, struct error *err)
 {
     const struct overlay *o = (const struct overlay *)d;
 
-    disk_info_text(info, "snapshot-of", o->base->path ? o->base->path : "");
+    disk_info_text(info, "snapshot-of", o->d.path ? o->d.path : "");
     (void)err;
     return 0;
 }
@@ -188,6 +214,7 @@ static const struct disk_ops overlay_ops = {
     .discard = overlay_discard,
     .write_zeroes = overlay_write_zeroes,
     .status = overlay_status,
+    .place = overlay_place,
     .get_info = overlay_get_info,
     .close = overlay_close,
 };
@@ -219,21 +246,23 @@ int overlay_new(struct disk *base, struct disk **ret, struct error *err)
     uint64_t blocks = base->size_bytes / BLOCK + 1;
     struct overlay *o = calloc(1, sizeof(*o));
     uint8_t *present = calloc((size_t)(blocks / 8 + 1), 1);
+    struct file *file = NULL;
     int fd = -1;
     int rc = o && present ? temporary(base->size_bytes, &fd, err)
                           : error_set(err, ENOMEM, "out of memory");
 
+    if (!rc)
+        rc = file_new(fd, "(snapshot)", &file, err);
     if (rc) {
         free(present);
         free(o);
         return rc;
     }
-    o->d = (struct disk){.ops = &overlay_ops, .size_bytes = base->size_bytes};
+    o->d = (struct disk){.ops = &overlay_ops, .size_bytes = base->size_bytes, .below = base};
     o->d.path = base->path ? strdup(base->path) : NULL;
-    o->base = base;
-    o->fd = fd;
+    o->file = file;
     o->present = present;
-    mutex_init(&o->copy_lock);
+    mutex_init(&o->fill_lock);
     *ret = &o->d;
     return 0;
 }

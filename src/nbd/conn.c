@@ -31,10 +31,8 @@ struct nbd_conn *nbd_conn_new(struct nbd_server *server, struct nbd_stream *stre
     c->stream = stream;
     c->in = in;
     c->out = out;
-    c->last = &c->first;
     mutex_init(&c->send_lock);
     mutex_init(&c->lock);
-    cond_init(&c->wake);
     cond_init(&c->room);
     return c;
 }
@@ -44,7 +42,6 @@ void nbd_conn_free(struct nbd_conn *c)
     nbd_stream_close(c->stream);
     mutex_done(&c->send_lock);
     mutex_done(&c->lock);
-    cond_done(&c->wake);
     cond_done(&c->room);
     free(c->in);
     free(c->out);

@@ -2,6 +2,7 @@
 #ifndef NBD_NBD_INTERNAL_H
 #define NBD_NBD_INTERNAL_H
 
+#include "base/pool.h"
 #include "base/thread.h"
 #include "nbd/nbd.h"
 #include "nbd/proto.h"
@@ -29,7 +30,8 @@ struct nbd_server {
 };
 
 struct nbd_request {
-    struct nbd_request *next;
+    struct pool_job job;   /* with a worker */
+    struct nbd_conn *conn; /* likewise */
     enum nbd_command type;
     uint16_t flags;
     uint64_t cookie;
@@ -58,13 +60,10 @@ struct nbd_conn {
     struct mutex send_lock;    /* who sends */
     bool broken;               /* [atomic] nothing more can be sent */
     struct mutex lock;
-    struct cond wake, room;             /* a request for the workers; one of theirs has ended */
-    struct nbd_request *first, **last;  /* [lock] for the workers */
-    unsigned in_flight;                 /* [lock] theirs, waiting ones included */
-    size_t bytes;                       /* [lock] of their data */
-    unsigned worker_count, idle;        /* [lock] */
-    bool closing;                       /* [lock] */
-    pthread_t workers[NBD_MAX_WORKERS]; /* its thread's */
+    struct cond room;     /* a request of the workers has ended */
+    unsigned in_flight;   /* [lock] theirs, waiting ones included */
+    size_t bytes;         /* [lock] of their data */
+    struct pool *workers; /* its thread's; NULL until there is something for them */
 };
 
 /* conn.c */

@@ -24,13 +24,6 @@
 /* So many requests without company make a client one that has but one at a time. */
 #define ALONE_ENOUGH 16
 
-static void free_request(struct nbd_request *r)
-{
-    if (r)
-        free(r->buf);
-    free(r);
-}
-
 /** Clusters are looked up and read, for the host to have them. */
 static int execute_cache(struct disk *d, const struct nbd_request *r)
 {
@@ -120,71 +113,44 @@ void nbd_execute(struct nbd_conn *c, struct nbd_request *r, bool own_thread)
     }
 }
 
-static void *work(void *arg)
+/** On a worker's thread. */
+static void work(struct pool_job *job)
 {
-    struct nbd_conn *c = arg;
+    struct nbd_request *r = container_of(job, struct nbd_request, job);
+    struct nbd_conn *c = r->conn;
 
+    nbd_execute(c, r, false);
     mutex_lock(&c->lock);
-    while (c->first || !c->closing) {
-        struct nbd_request *r = c->first;
-
-        if (!r) {
-            c->idle++;
-            cond_wait(&c->wake, &c->lock);
-            c->idle--;
-            continue;
-        }
-        c->first = r->next;
-        if (!c->first)
-            c->last = &c->first;
-        mutex_unlock(&c->lock);
-        nbd_execute(c, r, false);
-        mutex_lock(&c->lock);
-        c->in_flight--;
-        c->bytes -= r->data_bytes;
-        cond_signal(&c->room);
-        free_request(r);
-    }
+    c->in_flight--;
+    c->bytes -= r->data_bytes;
+    cond_signal(&c->room);
     mutex_unlock(&c->lock);
-    return NULL;
-}
-
-/** Is there somebody to give requests to? One more is started if all are busy. */
-static bool have_worker(struct nbd_conn *c) REQUIRES(c->lock)
-{
-    unsigned n = c->worker_count;
-
-    if (!c->idle && n < NBD_MAX_WORKERS && !thread_start(&c->workers[n], "nbd-worker", work, c))
-        c->worker_count++;
-    return c->worker_count > 0;
+    free(r->buf);
+    free(r);
 }
 
 /** Give @r away, a copy of it. False: it is to be done here. */
 static bool give(struct nbd_conn *c, const struct nbd_request *r)
 {
-    struct nbd_request *copy = malloc(sizeof(*copy));
+    if (!c->workers)
+        c->workers = pool_new("nbd-worker", NBD_MAX_WORKERS);
+    struct nbd_request *copy = c->workers ? malloc(sizeof(*copy)) : NULL;
 
     if (!copy)
         return false;
     *copy = *r;
-    copy->next = NULL;
+    copy->job.fn = work;
+    copy->conn = c;
     (void)nbd_conn_drain(c); /* we may wait below, and what follows is not to be held up */
     mutex_lock(&c->lock);
     while (c->in_flight == NBD_MAX_IN_FLIGHT ||
            (c->in_flight && c->bytes + r->data_bytes > NBD_MAX_BYTES))
         cond_wait(&c->room, &c->lock);
-    bool is_given = have_worker(c);
-    if (is_given) {
-        *c->last = copy;
-        c->last = &copy->next;
-        c->in_flight++;
-        c->bytes += copy->data_bytes;
-        cond_signal(&c->wake);
-    }
+    c->in_flight++;
+    c->bytes += copy->data_bytes;
     mutex_unlock(&c->lock);
-    if (!is_given)
-        free(copy);
-    return is_given;
+    pool_add(c->workers, &copy->job);
+    return true;
 }
 
 /** Has the client other requests under way? */
@@ -320,10 +286,6 @@ void nbd_serve_requests(struct nbd_conn *c)
 {
     while (next_request(c)) {
     }
-    mutex_lock(&c->lock);
-    c->closing = true;
-    cond_broadcast(&c->wake);
-    mutex_unlock(&c->lock);
-    for (unsigned i = 0; i < c->worker_count; i++) /* they finish what was begun */
-        thread_join(c->workers[i]);
+    pool_free(c->workers); /* they finish what was begun */
+    c->workers = NULL;
 }

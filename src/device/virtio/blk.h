@@ -15,9 +15,9 @@ struct virtio_blk_config {
     const char *serial; /* what the guest finds under /dev/disk/by-id; NULL = none; cut to size */
 };
 
-/** The device takes @disk on success: closed with it. It has one thread per queue and one for what
- * takes long. On success *@ret is the caller's, for virtio_pci_new(). Errors: -ENOMEM, -EAGAIN
- * (threads). */
+/** The device takes @disk on success: closed with it. It has one thread per queue and some more
+ * for what cannot go through io_uring. On success *@ret is the caller's, for virtio_pci_new().
+ * Errors: -ENOMEM, -EAGAIN (threads). */
 must_check int virtio_blk_new(struct mem *mem, const struct virtio_blk_config *config,
                               struct disk *disk, struct virtio_device **ret, struct error *err);
 
