@@ -184,7 +184,6 @@ TEST(refuses_what_is_no_raw_disk)
         const char *name;
     } cases[] = {
         {"QFI\xfb\0\0\0\3",  8, 0, "QCOW2"          },
-        {"KDMV\1\0\0\0",     8, 0, "VMDK"           },
         {"vhdxfile",         8, 0, "VHDX"           },
         {"\xfd\x37zXZ",      6, 0, "unpack it first"},
         {"\x1f\x8b\x08\x00", 4, 0, "gzip"           },

@@ -150,5 +150,6 @@ must_check int disk_create_get_bool(const struct disk_create *c, const char *nam
 extern const struct disk_format raw_format;
 extern const struct disk_format vdi_format;
 extern const struct disk_format vhd_format;
+extern const struct disk_format vmdk_format;
 
 #endif

@@ -9,10 +9,7 @@
 #define HEAD_BYTES 4096u
 
 const struct disk_format *const disk_formats[] = {
-    &raw_format,
-    &vdi_format,
-    &vhd_format,
-    NULL,
+    &raw_format, &vdi_format, &vhd_format, &vmdk_format, NULL,
 };
 
 /** Beginnings of what is no disk for us, but should not be taken for a raw one either. */
@@ -23,19 +20,16 @@ static const struct {
     uint8_t offset;
     bool packed; /* not a disk format but a packing of one */
 } strangers[] = {
-    {"QCOW2",           "QFI\xfb",               4,  0, false},
-    {"QED",             "QED",                   4,  0, false},
-    {"VMDK",            "KDMV",                  4,  0, false},
-    {"VMDK",            "COWD",                  4,  0, false},
-    {"VMDK",            "# Disk DescriptorFile", 21, 0, false},
-    {"VHDX",            "vhdxfile",              8,  0, false},
-    {"Parallels",       "WithoutFreeSpace",      16, 0, false},
-    {"Parallels",       "WithouFreSpacExt",      16, 0, false},
-    {"gzip-compressed", "\x1f\x8b\x08",          3,  0, true },
+    {"QCOW2",           "QFI\xfb",          4,  0, false},
+    {"QED",             "QED",              4,  0, false},
+    {"VHDX",            "vhdxfile",         8,  0, false},
+    {"Parallels",       "WithoutFreeSpace", 16, 0, false},
+    {"Parallels",       "WithouFreSpacExt", 16, 0, false},
+    {"gzip-compressed", "\x1f\x8b\x08",     3,  0, true },
     {"xz-compressed",
      "\xfd"
-     "7zXZ",                                     6,  0, true },
-    {"zstd-compressed", "\x28\xb5\x2f\xfd",      4,  0, true },
+     "7zXZ",                                6,  0, true },
+    {"zstd-compressed", "\x28\xb5\x2f\xfd", 4,  0, true },
 };
 
 const struct disk_format *disk_format_find(const char *name)

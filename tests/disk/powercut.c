@@ -42,11 +42,18 @@ struct scenario {
 #define VALUES(...) ((const struct disk_create_value[]){__VA_ARGS__, {0}})
 
 static const struct scenario scenarios[] = {
-    {.name = "raw",      .format = "raw", .size_bytes = 2 << 20, .over = false},
-    {.name = "vdi",      .format = "vdi", .size_bytes = 6 << 20, .over = false},
-    {.name = "vdi-over", .format = "vdi", .size_bytes = 4 << 20, .over = true },
-    {.name = "vhd",      .format = "vhd", .size_bytes = 6 << 20, .over = false},
-    {.name = "vhd-over", .format = "vhd", .size_bytes = 6 << 20, .over = true },
+    {.name = "raw",         .format = "raw",  .size_bytes = 2 << 20, .over = false                      },
+    {.name = "vdi",         .format = "vdi",  .size_bytes = 6 << 20, .over = false                      },
+    {.name = "vdi-over",    .format = "vdi",  .size_bytes = 4 << 20, .over = true                       },
+    {.name = "vmdk",        .format = "vmdk", .size_bytes = 6 << 20, .over = false                      },
+    {.name = "vmdk-over",   .format = "vmdk", .size_bytes = 4 << 20, .over = true                       },
+    {.name = "vmdk-zeroed",
+     .format = "vmdk",
+     .size_bytes = 4 << 20,
+     .over = true,
+     .values = VALUES({"zeroed_grain", "on"})},
+    {.name = "vhd",                     .format = "vhd",                         .size_bytes = 6 << 20,           .over = false},
+    {.name = "vhd-over",                     .format = "vhd",                    .size_bytes = 6 << 20,      .over = true},
 };
 
 enum op_kind { OP_WRITE, OP_ZERO, OP_DISCARD, OP_FLUSH };
