@@ -27,6 +27,7 @@
 #include <string.h>
 
 #define SECTOR         512u
+#define FINDINGS_BYTES 4096
 #define MAX_FILE_BYTES (512ULL << 20)
 #define OPS            600
 #define RUN_POINTS     400 /* cuts of one workload, before another is made */
@@ -303,10 +304,14 @@ static const char *verify_content(const struct run *r, struct disk *d, size_t cu
     return NULL;
 }
 
+/** Findings are kept and printed only if they are what fails: leaks are not. */
 static void say(void *arg, const char *text)
 {
-    (void)arg;
-    printf("# check: %s\n", text);
+    char *kept = arg;
+    size_t size = strlen(kept);
+
+    (void)snprintf(kept + size, FINDINGS_BYTES - size, "# check: %s\n",
+                   text); /* the first ones do */
 }
 
 /** Open, check and compare; takes @image. NULL or what is wrong. */
@@ -315,7 +320,8 @@ static const char *verify(struct run *r, struct file *image, size_t cut)
     static char text[ERROR_TEXT_MAX + 100];
     struct error err = {0};
     struct disk *d = NULL;
-    struct disk_check check = {.report = say};
+    char findings[FINDINGS_BYTES] = "";
+    struct disk_check check = {.report = say, .arg = findings};
 
     if (disk_open_file(image, r->format, 0, r->base, &d, &err)) {
         file_close(image);
@@ -340,6 +346,8 @@ static const char *verify(struct run *r, struct file *image, size_t cut)
     }
     d->below = NULL;
     disk_close(d);
+    if (wrong)
+        fputs(findings, stdout);
     return wrong;
 }
 
