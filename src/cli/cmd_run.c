@@ -149,7 +149,9 @@ static const struct opt_def run_opts[] = {
      .help =
          "Add a disk, in any format of 'posada disk' (format=NAME; else by its beginning): readonly=on; "
          "snapshot=on: what the guest writes is dropped; cache=none: past the host's page cache; "
-         "refs=folder|any|none: which other files the image may name. May be repeated"},
+         "refs=folder|any|none: which other files the image may name; bps=SIZE and iops=N: at most so many "
+         "bytes and requests a second, of reads alone with bps-rd, of writes with bps-wr, and with "
+         "bps-burst so many at once after a rest; iops likewise. May be repeated"},
     {.name = "volume",
      .short_name = 'v',
      OPT_INTO_LIST(struct run_values,                                       volumes),
@@ -167,7 +169,7 @@ static const struct opt_def run_opts[] = {
      .help = "Network: behind this host by address translation, or none"},
     {.name = "publish",
      .short_name = 'p',
-     OPT_INTO_LIST(struct run_values,                                             ports),
+     OPT_INTO_LIST(struct run_values,                                                  ports),
      .arg = "[ADDR:]PORT:PORT[/udp]",
      .group = "Devices",
      .help =

@@ -212,7 +212,7 @@ static bool parse_disk_word(struct vm_disk_config *d, const char *word)
         d->refs = (enum disk_refs)n;
         return true;
     }
-    return false;
+    return disk_limits_parse(&d->limits, word) > 0;
 }
 
 /** "FILE[,WORD...]" into the next disk. */
@@ -234,7 +234,8 @@ static int parse_disk(struct run *run, const char *text, struct error *err)
             return error_set(
                 err, EINVAL,
                 "--disk: expected FILE[,format=NAME][,readonly=on|off][,snapshot=on|off]"
-                "[,cache=writeback|none][,refs=folder|any|none], not '%s' in '%s'",
+                "[,cache=writeback|none][,refs=folder|any|none][,bps[-rd|-wr][-burst]=SIZE]"
+                "[,iops[-rd|-wr][-burst]=N], not '%s' in '%s'",
                 word, text);
     }
     if (d->format && !disk_format_find(d->format))

@@ -171,6 +171,12 @@ int disk_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_exten
     return 0;
 }
 
+void disk_hurry(struct disk *d, bool on)
+{
+    if (d->ops->hurry)
+        d->ops->hurry(d, on);
+}
+
 int disk_locate(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
 {
     int rc = size ? check(d, offset, size, false) : -EINVAL;

@@ -139,6 +139,9 @@ must_check int disk_status(struct disk *d, uint64_t offset, uint64_t size, struc
 /** The same through the chain: DISK_ABSENT only where no layer holds anything. */
 must_check int disk_map(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
 
+/** From now on (@on), or no longer, requests do not wait for limits: they are to end soon. */
+void disk_hurry(struct disk *d, bool on);
+
 /** Where to read: disk_map() without caring for holes of files, which are data here; so a raw disk
  * is found without asking the host. */
 must_check int disk_locate(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);

@@ -63,6 +63,9 @@ struct disk_ops {
                   uint64_t granularity_bytes, struct disk *source_disk, const char *source,
                   struct error *err);
 
+    /* disk_hurry(). */
+    void (*hurry)(struct disk *d, bool on);
+
     /* The layer below has been opened: is it the right one (identifiers)? */
     int (*match_below)(struct disk *d, const struct disk *below, struct error *err);
 

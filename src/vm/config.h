@@ -4,6 +4,7 @@
 #define VM_CONFIG_H
 
 #include "disk/disk.h"
+#include "disk/throttle.h"
 #include "net/net.h"
 
 #include <stdbool.h>
@@ -19,6 +20,7 @@ struct vm_disk_config {
     bool snapshot;
     bool direct; /* past the host's page cache */
     enum disk_refs refs;
+    struct disk_limits limits;
 };
 
 struct vm_share_config {

@@ -136,7 +136,10 @@ static int add_disk(struct vm *vm, size_t index, struct error *err)
     int rc = disk_open(d->path, &options, &disk, err);
     if (rc)
         return rc;
-    rc = virtio_blk_new(vm->mem, &config, disk, &dev, err);
+    if (disk_limits_any(&d->limits))
+        rc = disk_throttle(disk, &d->limits, &disk, err);
+    if (!rc)
+        rc = virtio_blk_new(vm->mem, &config, disk, &dev, err);
     if (rc) {
         disk_close(disk);
         return rc;

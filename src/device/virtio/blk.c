@@ -179,8 +179,10 @@ static void blk_reset(struct virtio_device *dev) REQUIRES(dev->lock)
 {
     struct virtio_blk *b = blk_of(dev);
 
+    disk_hurry(b->disk, true); /* we wait for all that was begun */
     while (b->busy)
         cond_wait(&b->idle, &dev->lock);
+    disk_hurry(b->disk, false);
 }
 
 static void blk_config_read(struct virtio_device *dev, unsigned offset, void *buf, unsigned size)
