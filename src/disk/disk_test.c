@@ -456,6 +456,32 @@ TEST(direct_transfers_of_any_alignment)
     disk_close(d);
 }
 
+/* The file ends within a block of direct I/O: writing there makes it no longer than the disk. */
+TEST(direct_writes_at_the_end_keep_the_size)
+{
+    struct disk *d = NULL;
+    uint8_t buf[1024];
+    struct stat st;
+
+    make_file(21000);
+    err = (struct error){0};
+    int rc = disk_open(path, &(struct disk_options){.flags = DISK_DIRECT}, &d, &err);
+    if (rc == -EINVAL && strstr(err.text, "without direct I/O"))
+        test_skip("no direct I/O on /tmp");
+    ASSERT_EQ(rc, 0);
+    memset(buf, 0x77, sizeof(buf));
+    ASSERT_EQ(disk_pwrite(d, buf, 512, 20480), 0);
+    ASSERT_EQ(stat(path, &st), 0);
+    EXPECT_EQ(st.st_size, 21000);
+    ASSERT_EQ(disk_pwrite(d, buf, 1024, 20480), 0);
+    ASSERT_EQ(stat(path, &st), 0);
+    EXPECT_EQ(st.st_size, 21504);
+    EXPECT_EQ(byte_at(d, 20479), (uint8_t)(20479 * 7 >> 3));
+    EXPECT_EQ(byte_at(d, 20480), 0x77);
+    EXPECT_EQ(byte_at(d, 21503), 0x77);
+    disk_close(d);
+}
+
 TEST(a_new_file_appears_whole_or_not_at_all)
 {
     struct disk_create c = {.size_bytes = 1 << 20};

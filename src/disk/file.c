@@ -2,7 +2,8 @@
  *
  * With FILE_DIRECT, a transfer whose offset, size or buffers are not multiples of DIRECT_ALIGN goes
  * through an aligned buffer; a write that begins or ends within a block reads the rest of it first,
- * one such write at a time, so that two of them do not undo each other.
+ * one such write at a time, so that two of them do not undo each other. A block that the file ends
+ * in is written through the page cache: whole blocks would make the file longer.
  *
  * Threads: any.
  */
@@ -27,6 +28,7 @@
 struct host_file {
     struct file f;            /* must be first */
     struct mutex bounce_lock; /* one unaligned direct write at a time */
+    int tail_fd;              /* [bounce_lock] the same, through the page cache; -1 = not yet */
 };
 
 static bool is_aligned(const struct iovec *iov, int n, uint64_t offset)
@@ -57,14 +59,43 @@ static void iov_copy(const struct iovec *iov, int n, uint64_t skip, uint8_t *buf
     }
 }
 
+static int host_get_size(struct file *f, uint64_t *ret)
+{
+    struct stat st;
+
+    if (f->is_block)
+        return ioctl(f->fd, BLKGETSIZE64, ret) ? -errno : 0;
+    if (fstat(f->fd, &st))
+        return -errno;
+    *ret = (uint64_t)st.st_size;
+    return 0;
+}
+
+/** Write [offset, offset+size), at the file's end, through the page cache. */
+static int write_tail(struct host_file *h, void *data, size_t size, uint64_t offset)
+{
+    struct iovec part = {.iov_base = data, .iov_len = size};
+    char path[32];
+
+    if (h->tail_fd < 0) {
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", h->f.fd);
+        h->tail_fd = open(path, O_WRONLY | O_CLOEXEC);
+    }
+    return h->tail_fd < 0 ? -errno : fd_pwritev_all(h->tail_fd, &part, 1, offset);
+}
+
 /** Direct I/O through an aligned buffer. */
 static int bounce(struct host_file *h, const struct iovec *iov, int n, uint64_t offset, bool write)
 {
     uint64_t total = iov_bytes(iov, (unsigned)n);
     uint64_t end = offset + total;
     uint64_t at = align_down(offset, DIRECT_ALIGN);
+    uint64_t file_size = UINT64_MAX;
     cleanup(freep) uint8_t *buf = aligned_alloc(DIRECT_ALIGN, BOUNCE_BYTES);
     int rc = buf ? 0 : -ENOMEM;
+
+    if (!rc && write && !h->f.is_block)
+        rc = host_get_size(&h->f, &file_size);
 
     for (; !rc && at < end; at += BOUNCE_BYTES) {
         uint64_t stop = MIN(align_up(end, DIRECT_ALIGN), at + BOUNCE_BYTES);
@@ -76,7 +107,9 @@ static int bounce(struct host_file *h, const struct iovec *iov, int n, uint64_t 
             rc = fd_preadv_all(h->f.fd, &part, 1, at);
         if (!rc)
             iov_copy(iov, n, from - offset, buf + (from - at), (size_t)(to - from), !write);
-        if (!rc && write)
+        if (!rc && write && stop > file_size && to != stop)
+            rc = write_tail(h, buf + (from - at), (size_t)(to - from), from);
+        else if (!rc && write)
             rc = fd_pwritev_all(h->f.fd, &part, 1, at);
     }
     return rc;
@@ -104,18 +137,6 @@ static int host_pwritev(struct file *f, const struct iovec *iov, int iovcnt, uin
 static int host_flush(struct file *f)
 {
     return fdatasync(f->fd) ? -errno : 0;
-}
-
-static int host_get_size(struct file *f, uint64_t *ret)
-{
-    struct stat st;
-
-    if (f->is_block)
-        return ioctl(f->fd, BLKGETSIZE64, ret) ? -errno : 0;
-    if (fstat(f->fd, &st))
-        return -errno;
-    *ret = (uint64_t)st.st_size;
-    return 0;
 }
 
 static int host_truncate(struct file *f, uint64_t size)
@@ -185,6 +206,7 @@ static void host_close(struct file *f)
     struct host_file *h = (struct host_file *)f;
 
     fd_close(f->fd);
+    fd_close(h->tail_fd);
     mutex_done(&h->bounce_lock);
     free(f->path);
     free(h);
@@ -244,6 +266,7 @@ int file_new(int fd, const char *path, struct file **ret, struct error *err)
         return error_set(err, ENOMEM, "out of memory");
     }
     h->f = (struct file){.ops = &host_ops, .path = copy, .fd = fd};
+    h->tail_fd = -1;
     mutex_init(&h->bounce_lock);
     *ret = &h->f;
     return 0;
