@@ -54,7 +54,13 @@ static const struct opt_def convert_opts[] = {
                                                                       OPT_INTO_FLAG(struct disk_values,                        unordered),
                                                                       .group = "Work",
                                                                       .help = "Accepted as by qemu-img; what is not compressed is written in any order always"                                                                },
-    DISK_ROW_CACHE,
+    {.name = "cache",
+     .short_name = 't',
+     OPT_INTO_CHOICE(struct disk_values, cache),
+     .choices = "auto writeback none",
+     .def = "auto",
+     .group = "Image",
+     .help = "Write TARGET through the host's page cache, past it (none), or as is faster (auto)"},
     DISK_ROW_SOURCE_CACHE,
     DISK_ROW_REFS,
     DISK_ROW_KEY,
@@ -112,7 +118,9 @@ static int convert_new(const struct disk_values *v, struct disk *source, const c
                        v->backing_format ? v->backing_format : options->backing_format},
         .packing = packing(v),
         .sparse_bytes = v->sparse,
-        .target_flags = disk_cli_is_direct(v->cache) ? DISK_DIRECT : 0,
+        .cache = !strcmp(v->cache, "auto")   ? DISK_CACHE_AUTO
+                 : !strcmp(v->cache, "none") ? DISK_CACHE_DIRECT
+                                             : DISK_CACHE_WRITEBACK,
     };
     int rc = 0;
 

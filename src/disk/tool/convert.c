@@ -1,5 +1,6 @@
 /* A new image of what a disk shows: made in a folder of its own, filled, flushed, then named.
  * Threads: the caller's; disk_copy()'s. */
+#include "disk/format.h"
 #include "disk/tool/tool.h"
 
 #include <errno.h>
@@ -17,16 +18,35 @@ static bool must_pack(const struct disk_create *c)
     return stream;
 }
 
+/** Open the new image. It is written once and flushed, so by default past the host's page cache:
+ * that saves a copy, and the host's memory keeps what is in use. */
+static int open_target(const struct disk_convert *c, const char *path, bool packs,
+                       struct disk **ret, struct error *err)
+{
+    struct disk_options options = {
+        .format = c->format->name,
+        .flags = DISK_NO_BACKING,
+        .key_file = c->create.key_file,
+    };
+    struct error ignored = {0};
+
+    if (c->cache == DISK_CACHE_DIRECT ||
+        (c->cache == DISK_CACHE_AUTO && !packs && !c->format->is_unaligned))
+        options.flags |= DISK_DIRECT;
+    if (c->cache == DISK_CACHE_AUTO && options.flags & DISK_DIRECT) {
+        if (!disk_open(path, &options, ret, &ignored))
+            return 0;
+        options.flags &= ~(unsigned)DISK_DIRECT; /* not every file system can */
+    }
+    return disk_open(path, &options, ret, err);
+}
+
 static int fill(const struct disk_convert *c, const char *path, const struct disk_job *job,
                 struct error *err)
 {
-    struct disk_options options = {
-        .format = disk_format_name(c->format),
-        .flags = DISK_NO_BACKING | c->target_flags,
-        .key_file = c->create.key_file,
-    };
+    enum disk_packing packing = must_pack(&c->create) ? DISK_PACK_ALL : c->packing;
     struct disk *target = NULL;
-    int rc = disk_open(path, &options, &target, err);
+    int rc = open_target(c, path, packing != DISK_PACK_NONE, &target, err);
 
     if (rc)
         return rc;
@@ -37,7 +57,7 @@ static int fill(const struct disk_convert *c, const char *path, const struct dis
         .target = target,
         .base = c->create.backing,
         .target_is_zero = true,
-        .packing = must_pack(&c->create) ? DISK_PACK_ALL : c->packing,
+        .packing = packing,
         .sparse_bytes = c->sparse_bytes,
     };
     rc = disk_copy(&copy, job, err);

@@ -14,16 +14,21 @@
 #include "disk/tool/walk.h"
 
 #include <errno.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #define UNIT      4096u
-#define CHUNK_MIN (256u << 10) /* with its copies it stays in a core's own cache */
+#define CHUNK_MIN (1u << 20) /* a request to storage that is worth its cost */
 #define CHUNK_MAX (2u << 20)
 #define UNITS_MAX (CHUNK_MAX / UNIT)
 #define SECTOR    512u /* the unit where layers are told apart: what they hold is in sectors */
 
-enum { KIND_ZERO = 1, KIND_MIXED, KIND_DATA };
+#define CLONE_MAX (16u << 20)
+#define BLOCK     4096u /* of host file systems that share blocks */
+
+enum { KIND_ZERO = 1, KIND_MIXED, KIND_DATA, KIND_CLONE };
 
 enum unit_state { UNIT_SKIP, UNIT_ZERO, UNIT_DATA };
 
@@ -36,6 +41,7 @@ struct copier {
     struct disk_extent last; /* [walk's lock] of the source, as found for the piece before */
     uint64_t last_offset;    /* [walk's lock] */
     bool write_failed;       /* [atomic] the failure was the target's */
+    bool may_clone;          /* [atomic] nothing has spoken against sharing blocks so far */
 };
 
 /** A chunk on its way. */
@@ -107,6 +113,14 @@ static uint64_t whole_chunks(const struct copier *s, uint64_t offset, uint64_t s
     return offset + size >= s->size_bytes ? s->size_bytes - offset : size - size % s->chunk;
 }
 
+/** May source and target share the host's blocks at @offset? Only plain bytes of files can. */
+static bool is_clonable(const struct copier *s, const struct disk_extent *e, uint64_t offset)
+{
+    return e->kind == DISK_DATA && e->file->fd >= 0 && !e->file->is_block &&
+           !((e->file_offset + offset) % BLOCK) &&
+           __atomic_load_n(&s->may_clone, __ATOMIC_RELAXED); /* a hint */
+}
+
 static int find(void *arg, struct piece *p)
 {
     struct copier *s = arg;
@@ -132,6 +146,9 @@ static int find(void *arg, struct piece *p)
         kind = PIECE_SKIP;
     } else if (is_zero_extent(&s->last)) {
         rc = find_zero_piece(s, p->offset, alike, &kind, &size);
+    } else if (is_clonable(s, &s->last, p->offset - s->last_offset)) {
+        size = MIN(alike, (uint64_t)CLONE_MAX);
+        kind = KIND_CLONE;
     } else {
         p->kind = s->last.kind == DISK_DATA ? KIND_DATA : KIND_MIXED;
     }
@@ -364,13 +381,35 @@ static int write_zero_piece(struct walk *w, const struct piece *p, struct copier
     return rc;
 }
 
-static int work(struct walk *w, const struct piece *p, uint8_t *buf)
+/** Let the host share the blocks of the piece. */
+static bool clone_piece(struct copier *s, const struct piece *p)
 {
-    struct copier *s = w->arg;
+    struct disk_extent from = {0};
+    struct disk_extent to = {0};
+    unsigned ticket = disk_io_begin(s->c->target);
+    bool good = !disk_map(s->c->source, p->offset, p->size, &from) && from.kind == DISK_DATA &&
+                from.size >= p->size && !disk_place(s->c->target, p->offset, p->size, &to) &&
+                to.kind == DISK_DATA && to.size >= p->size && to.file->fd >= 0;
+
+    if (good) {
+        struct file_clone_range range = {
+            .src_fd = from.file->fd,
+            .src_offset = from.file_offset,
+            .src_length = p->size,
+            .dest_offset = to.file_offset,
+        };
+        good = !ioctl(to.file->fd, FICLONERANGE, &range);
+    }
+    disk_io_end(s->c->target, ticket);
+    if (!good) /* another file system, or one that cannot: it is not asked again */
+        __atomic_store_n(&s->may_clone, false, __ATOMIC_RELAXED);
+    return good;
+}
+
+static int work_on_chunk(struct walk *w, const struct piece *p, struct copier *s, uint8_t *buf)
+{
     struct chunk k; /* large, but not zeroed as a whole */
 
-    if (p->kind == KIND_ZERO)
-        return write_zero_piece(w, p, s);
     k.offset = p->offset;
     k.size = (size_t)p->size;
     k.data = buf;
@@ -387,6 +426,26 @@ static int work(struct walk *w, const struct piece *p, uint8_t *buf)
     if (s->c->base)
         fill_clusters(s, &k);
     return write_units(s, &k, 0, k.units);
+}
+
+static int work(struct walk *w, const struct piece *p, uint8_t *buf)
+{
+    struct copier *s = w->arg;
+    struct piece part = {.number = p->number, .kind = KIND_DATA};
+    int rc = 0;
+
+    if (p->kind == KIND_ZERO)
+        return write_zero_piece(w, p, s);
+    if (p->kind != KIND_CLONE)
+        return work_on_chunk(w, p, s, buf);
+    if (clone_piece(s, p))
+        return 0;
+    for (uint64_t at = 0; !rc && at < p->size; at += part.size) {
+        part.offset = p->offset + at;
+        part.size = MIN(p->size - at, (uint64_t)s->chunk);
+        rc = work_on_chunk(w, &part, s, buf);
+    }
+    return rc;
 }
 
 /** Sizes of chunks and clusters, and what cannot be done. */
@@ -406,8 +465,9 @@ static int plan(struct copier *s, struct error *err)
                  (packs || c->base || c->from_depth);
     s->unit = c->depth ? SECTOR : UNIT;
     s->cluster = whole && !c->depth ? cluster : s->unit;
-    s->chunk = MAX(s->cluster, CHUNK_MIN);
+    s->chunk = c->depth ? SECTOR * UNITS_MAX : MAX(s->cluster, CHUNK_MIN);
     s->size_bytes = c->source->size_bytes;
+    s->may_clone = !c->base && !c->depth && !c->from_depth && !packs && c->sparse_bytes;
     return 0;
 }
 

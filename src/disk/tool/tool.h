@@ -16,7 +16,7 @@ struct disk_job {
      * which then returns -ECANCELED. NULL = none. */
     int (*progress)(void *arg, uint64_t done, uint64_t total);
     void *arg;
-    unsigned threads; /* 0: as many as the host has processors, at most 8 */
+    unsigned threads; /* 0: as many as the host has processors, 4 to 8 */
 };
 
 enum disk_packing {
@@ -43,6 +43,13 @@ struct disk_copy {
 must_check int disk_copy(const struct disk_copy *copy, const struct disk_job *job,
                          struct error *err);
 
+/** How a new image is written. */
+enum disk_cache {
+    DISK_CACHE_AUTO,      /* past the host's page cache where that is faster */
+    DISK_CACHE_WRITEBACK, /* through it */
+    DISK_CACHE_DIRECT,    /* past it */
+};
+
 /** A new image of what a disk shows. */
 struct disk_convert {
     struct disk *source;
@@ -51,7 +58,7 @@ struct disk_convert {
     struct disk_create create; /* with create.backing, only what differs from it is written */
     enum disk_packing packing;
     uint64_t sparse_bytes;
-    unsigned target_flags; /* DISK_DIRECT */
+    enum disk_cache cache;
     bool in_place;         /* the source's own file is replaced */
 };
 

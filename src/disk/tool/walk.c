@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#define THREADS_DEFAULT_MIN 4 /* one waits for storage while another copies */
 #define THREADS_DEFAULT_MAX 8
 #define PAGE                4096u
 
@@ -16,7 +17,8 @@ static unsigned thread_count(const struct disk_job *job)
 
     if (job && job->threads)
         return MIN(job->threads, (unsigned)DISK_JOB_MAX_THREADS);
-    return cpus < 1 ? 1 : MIN((unsigned)cpus, (unsigned)THREADS_DEFAULT_MAX);
+    cpus = MAX(cpus, (long)THREADS_DEFAULT_MIN);
+    return (unsigned)MIN(cpus, (long)THREADS_DEFAULT_MAX);
 }
 
 static void fail_locked(struct walk *w, int rc, uint64_t offset) REQUIRES(w->lock)
