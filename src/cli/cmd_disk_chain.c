@@ -12,71 +12,79 @@
     DISK_ROW_THREADS, DISK_ROW_CACHE, DISK_ROW_REFS, DISK_ROW_KEY, DISK_ROW_PROGRESS, \
         DISK_ROW_QUIET, CMD_COMMON_ROWS(struct disk_values)
 
+/* clang-format off */
 static const struct opt_def rebase_opts[] = {
     DISK_ROW_FORMAT(DISK_FORMAT_HELP),
     {.name = "backing",
-                        .short_name = 'b',
-                        OPT_INTO_STRING(struct disk_values,                           backing),
-                        .arg = "FILE",
-                        .group = "Work",
-                        .help = "The new backing image, as seen from FILE's folder; '' for none"},
+     .short_name = 'b',
+     OPT_INTO_STRING(struct disk_values, backing),
+     .arg = "FILE",
+     .group = "Work",
+     .help = "The new backing image, as seen from FILE's folder; '' for none"},
     {.name = "backing-format",
-                        .short_name = 'F',
-                        OPT_INTO_STRING(struct disk_values,                                            backing_format),
-                        .arg = "FORMAT",
-                        .group = "Work",
-                        .help = "Its format; it is never guessed"},
+     .short_name = 'F',
+     OPT_INTO_STRING(struct disk_values, backing_format),
+     .arg = "FORMAT",
+     .group = "Work",
+     .help = "Its format; it is never guessed"},
     {.name = "unsafe",
-                        .short_name = 'u',
-                        OPT_INTO_FLAG(struct disk_values, unsafe),
-                        .group = "Work",
-                        .help =
-         "Write the name alone, for a backing image that was moved or renamed; neither is opened"},
+     .short_name = 'u',
+     OPT_INTO_FLAG(struct disk_values, unsafe),
+     .group = "Work",
+     .help =
+     "Write the name alone, for a backing image that was moved or renamed; neither is opened"},
     COMMON_ROWS,
 };
+/* clang-format on */
 
+/* clang-format off */
 static const struct opt_def commit_opts[] = {
     DISK_ROW_FORMAT(DISK_FORMAT_HELP),
     {.name = "base",
-                        .short_name = 'b',
-                        OPT_INTO_STRING(struct disk_values, backing),
-                        .arg = "FILE",
-                        .group = "Work",
-                        .help = "Into this one of the images below. Default: the one right below"},
+     .short_name = 'b',
+     OPT_INTO_STRING(struct disk_values, backing),
+     .arg = "FILE",
+     .group = "Work",
+     .help = "Into this one of the images below. Default: the one right below"},
     {.name = "keep",
-                        .short_name = 'd',
-                        OPT_INTO_FLAG(struct disk_values,                  drop),
-                        .group = "Work",
-                        .help = "Leave FILE as it is; else it is empty afterwards"},
+     .short_name = 'd',
+     OPT_INTO_FLAG(struct disk_values, drop),
+     .group = "Work",
+     .help = "Leave FILE as it is; else it is empty afterwards"},
     COMMON_ROWS,
 };
+/* clang-format on */
 
+/* clang-format off */
 static const struct opt_def merge_opts[] = {
     DISK_ROW_FORMAT(DISK_FORMAT_HELP),
     {.name = "into",
-                        OPT_INTO_STRING(struct disk_values, into),
-                        .arg = "FILE",
-                        .group = "Work",
-                        .help = "Downwards, into this one of the images below"                     },
+     OPT_INTO_STRING(struct disk_values, into),
+     .arg = "FILE",
+     .group = "Work",
+     .help = "Downwards, into this one of the images below"},
     { .name = "base",
-                        .short_name = 'b',
-                        OPT_INTO_STRING(struct disk_values,        backing),
-                        .arg = "FILE",
-                        .group = "Work",
-                        .help = "Upwards, but down to this one only, which stays the backing image"},
+     .short_name = 'b',
+     OPT_INTO_STRING(struct disk_values, backing),
+     .arg = "FILE",
+     .group = "Work",
+     .help = "Upwards, but down to this one only, which stays the backing image"},
     { .name = "backing-format",
-                        .short_name = 'F',
-                        OPT_INTO_STRING(struct disk_values, backing_format),
-                        .arg = "FORMAT",
-                        .group = "Work",
-                        .help = "The format of --base"},
+     .short_name = 'F',
+     OPT_INTO_STRING(struct disk_values, backing_format),
+     .arg = "FORMAT",
+     .group = "Work",
+     .help = "The format of --base"},
     COMMON_ROWS,
 };
+/* clang-format on */
 
+/* clang-format off */
 static const struct opt_def compact_opts[] = {
     DISK_ROW_FORMAT(DISK_FORMAT_HELP),
     COMMON_ROWS,
 };
+/* clang-format on */
 
 static struct disk_options options_of(const struct disk_values *v)
 {

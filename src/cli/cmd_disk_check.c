@@ -7,15 +7,16 @@
 
 enum { STATUS_CORRUPT = 2, STATUS_LEAKS = 3, STATUS_CANNOT = 63, FINDINGS_MAX = 50 };
 
+/* clang-format off */
 static const struct opt_def check_opts[] = {
     DISK_ROW_FORMAT(DISK_FORMAT_HELP),
     {.name = "repair",
-                        .short_name = 'r',
-                        OPT_INTO_CHOICE(struct disk_values, repair),
-                        .choices = "leaks all",
-                        .group = "Work",
-                        .help =
-         "Give back space that is lost (leaks), or mend all that can be. Without it, nothing is written"},
+     .short_name = 'r',
+     OPT_INTO_CHOICE(struct disk_values, repair),
+     .choices = "leaks all",
+     .group = "Work",
+     .help =
+     "Give back space that is lost (leaks), or mend all that can be. Without it, nothing is written"},
     DISK_ROW_REFS,
     DISK_ROW_KEY,
     DISK_ROW_SHARE,
@@ -23,6 +24,7 @@ static const struct opt_def check_opts[] = {
     DISK_ROW_QUIET,
     CMD_COMMON_ROWS(struct disk_values),
 };
+/* clang-format on */
 
 struct findings {
     unsigned shown;

@@ -5,19 +5,20 @@
 
 enum { STATUS_DIFFERENT = 1, STATUS_FAILED = 2 };
 
+/* clang-format off */
 static const struct opt_def compare_opts[] = {
     DISK_ROW_FORMAT("Format of the first image. Default: by the file's beginning, else raw"),
     {.name = "second-format",
-                                                                               .short_name = 'F',
-                                                                               OPT_INTO_STRING(struct disk_values, second_format),
-                                                                               .arg = "FORMAT",
-                                                                               .group = "Image",
-                                                                               .help = "Format of the second image"},
+     .short_name = 'F',
+     OPT_INTO_STRING(struct disk_values, second_format),
+     .arg = "FORMAT",
+     .group = "Image",
+     .help = "Format of the second image"},
     {.name = "strict",
-                                                                               .short_name = 's',
-                                                                               OPT_INTO_FLAG(struct disk_values,                  strict),
-                                                                               .group = "Work",
-                                                                               .help = "Disks of different sizes are different. Default: what is missing counts as zeroes" },
+     .short_name = 's',
+     OPT_INTO_FLAG(struct disk_values, strict),
+     .group = "Work",
+     .help = "Disks of different sizes are different. Default: what is missing counts as zeroes"},
     DISK_ROW_THREADS,
     DISK_ROW_SOURCE_CACHE,
     DISK_ROW_REFS,
@@ -28,6 +29,7 @@ static const struct opt_def compare_opts[] = {
     DISK_ROW_QUIET,
     CMD_COMMON_ROWS(struct disk_values),
 };
+/* clang-format on */
 
 static void print_outcome(const struct disk_values *v, bool equal, bool sizes_differ, uint64_t at)
 {

@@ -6,24 +6,26 @@
 #include <errno.h>
 #include <string.h>
 
+/* clang-format off */
 static const struct opt_def create_opts[] = {
     DISK_ROW_FORMAT("Format of the new image. Default: by the name's ending, else raw"),
     DISK_ROW_OPTIONS,
     DISK_ROWS_BACKING,
     {.name = "unsafe",
-      .short_name = 'u',
-      OPT_INTO_FLAG(struct disk_values, unsafe),
-      .group = "New image",
-      .help = "Do not open the backing image; SIZE is needed then"},
+     .short_name = 'u',
+     OPT_INTO_FLAG(struct disk_values, unsafe),
+     .group = "New image",
+     .help = "Do not open the backing image; SIZE is needed then"},
     {.name = "force",
-      OPT_INTO_FLAG(struct disk_values, force),
-      .group = "New image",
-      .help = "Replace an image of that name that nobody uses"},
+     OPT_INTO_FLAG(struct disk_values, force),
+     .group = "New image",
+     .help = "Replace an image of that name that nobody uses"},
     DISK_ROW_REFS,
     DISK_ROW_KEY,
     DISK_ROW_QUIET,
     CMD_COMMON_ROWS(struct disk_values),
 };
+/* clang-format on */
 
 /** The virtual size: as given, else the backing image's. */
 static int find_size(const struct opt_args *args, const struct disk *backing, uint64_t *ret,

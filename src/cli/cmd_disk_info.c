@@ -9,18 +9,20 @@
 #include <string.h>
 #include <time.h>
 
+/* clang-format off */
 static const struct opt_def info_opts[] = {
     DISK_ROW_FORMAT(DISK_FORMAT_HELP),
     {.name = "backing-chain",
-                        OPT_INTO_FLAG(struct disk_values, chain),
-                        .group = "Image",
-                        .help = "Also about all images below it"},
+     OPT_INTO_FLAG(struct disk_values, chain),
+     .group = "Image",
+     .help = "Also about all images below it"},
     DISK_ROW_REFS,
     DISK_ROW_KEY,
     DISK_ROW_SHARE,
     DISK_ROWS_JSON,
     CMD_COMMON_ROWS(struct disk_values),
 };
+/* clang-format on */
 
 static json_t *fact_json(const struct disk_fact *f)
 {

@@ -6,26 +6,28 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* clang-format off */
 static const struct opt_def map_opts[] = {
     DISK_ROW_FORMAT(DISK_FORMAT_HELP),
     {.name = "start-offset",
-                        .short_name = 's',
-                        OPT_INTO_SIZE(struct disk_values, offset),
-                        .arg = "OFFSET",
-                        .group = "Range",
-                        .help = "From there. Default: the beginning"},
+     .short_name = 's',
+     OPT_INTO_SIZE(struct disk_values, offset),
+     .arg = "OFFSET",
+     .group = "Range",
+     .help = "From there. Default: the beginning"},
     {.name = "max-length",
-                        .short_name = 'l',
-                        OPT_INTO_SIZE(struct disk_values, size),
-                        .arg = "SIZE",
-                        .group = "Range",
-                        .help = "So many bytes. Default: to the end"},
+     .short_name = 'l',
+     OPT_INTO_SIZE(struct disk_values, size),
+     .arg = "SIZE",
+     .group = "Range",
+     .help = "So many bytes. Default: to the end"},
     DISK_ROW_REFS,
     DISK_ROW_KEY,
     DISK_ROW_SHARE,
     DISK_ROWS_JSON,
     CMD_COMMON_ROWS(struct disk_values),
 };
+/* clang-format on */
 
 struct run_of {
     uint64_t start;

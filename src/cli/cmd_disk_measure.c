@@ -6,28 +6,30 @@
 #include <errno.h>
 #include <inttypes.h>
 
+/* clang-format off */
 static const struct opt_def measure_opts[] = {
     DISK_ROW_FORMAT("Format of SOURCE. Default: by the file's beginning, else raw"),
     {.name = "output-format",
-                                                                      .short_name = 'O',
-                                                                      OPT_INTO_STRING(struct disk_values, output_format),
-                                                                      .arg = "FORMAT",
-                                                                      .def = "raw",
-                                                                      .group = "New image",
-                                                                      .help = "Format of the image to be"},
+     .short_name = 'O',
+     OPT_INTO_STRING(struct disk_values, output_format),
+     .arg = "FORMAT",
+     .def = "raw",
+     .group = "New image",
+     .help = "Format of the image to be"},
     DISK_ROW_OPTIONS,
     {.name = "size",
-                                                                      .short_name = 's',
-                                                                      OPT_INTO_SIZE(struct disk_values,                  size),
-                                                                      .arg = "SIZE",
-                                                                      .group = "New image",
-                                                                      .help = "For an empty disk of this size, without a SOURCE"},
+     .short_name = 's',
+     OPT_INTO_SIZE(struct disk_values, size),
+     .arg = "SIZE",
+     .group = "New image",
+     .help = "For an empty disk of this size, without a SOURCE"},
     DISK_ROW_REFS,
     DISK_ROW_KEY,
     DISK_ROW_SHARE,
     DISK_ROWS_JSON,
     CMD_COMMON_ROWS(struct disk_values),
 };
+/* clang-format on */
 
 static int measure(const struct disk_values *v, const char *path, const struct disk_format *format,
                    const struct disk_cli_values *options, struct error *err)

@@ -9,23 +9,25 @@
 
 enum { ZERO_CHUNK = 1 << 20 };
 
+/* clang-format off */
 static const struct opt_def resize_opts[] = {
     DISK_ROW_FORMAT(DISK_FORMAT_HELP),
     {.name = "shrink",
-                        OPT_INTO_FLAG(struct disk_values, shrink),
-                        .group = "Work",
-                        .help = "Allow a smaller size: what lies beyond is lost"           },
+     OPT_INTO_FLAG(struct disk_values, shrink),
+     .group = "Work",
+     .help = "Allow a smaller size: what lies beyond is lost"},
     { .name = "preallocation",
-                        OPT_INTO_CHOICE(struct disk_values,            preallocation),
-                        .choices = "off full",
-                        .def = "off",
-                        .group = "Work",
-                        .help = "Give the new part its space now (full), by writing zeroes"},
+     OPT_INTO_CHOICE(struct disk_values, preallocation),
+     .choices = "off full",
+     .def = "off",
+     .group = "Work",
+     .help = "Give the new part its space now (full), by writing zeroes"},
     DISK_ROW_REFS,
     DISK_ROW_KEY,
     DISK_ROW_QUIET,
     CMD_COMMON_ROWS(struct disk_values),
 };
+/* clang-format on */
 
 /** "10G", "+10G" or "-512M" on a disk of @now bytes. */
 static int parse_size(const char *text, uint64_t now, uint64_t *ret, struct error *err)

@@ -59,7 +59,7 @@ struct disk_convert {
     enum disk_packing packing;
     uint64_t sparse_bytes;
     enum disk_cache cache;
-    bool in_place;         /* the source's own file is replaced */
+    bool in_place; /* the source's own file is replaced */
 };
 
 /** Make it; it gets its name when it is whole, and a failure leaves nothing. */
