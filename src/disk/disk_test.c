@@ -183,7 +183,7 @@ TEST(refuses_what_is_no_raw_disk)
         int size, offset;
         const char *name;
     } cases[] = {
-        {"QFI\xfb\0\0\0\3",  8, 0, "QCOW2"          },
+        {"QED\0",            4, 0, "QED"            },
         {"vhdxfile",         8, 0, "VHDX"           },
         {"\xfd\x37zXZ",      6, 0, "unpack it first"},
         {"\x1f\x8b\x08\x00", 4, 0, "gzip"           },

@@ -155,5 +155,6 @@ extern const struct disk_format raw_format;
 extern const struct disk_format vdi_format;
 extern const struct disk_format vhd_format;
 extern const struct disk_format vmdk_format;
+extern const struct disk_format qcow2_format;
 
 #endif

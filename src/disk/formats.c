@@ -9,7 +9,7 @@
 #define HEAD_BYTES 4096u
 
 const struct disk_format *const disk_formats[] = {
-    &raw_format, &vdi_format, &vhd_format, &vmdk_format, NULL,
+    &qcow2_format, &raw_format, &vdi_format, &vhd_format, &vmdk_format, NULL,
 };
 
 /** Beginnings of what is no disk for us, but should not be taken for a raw one either. */
@@ -20,7 +20,6 @@ static const struct {
     uint8_t offset;
     bool packed; /* not a disk format but a packing of one */
 } strangers[] = {
-    {"QCOW2",           "QFI\xfb",          4,  0, false},
     {"QED",             "QED",              4,  0, false},
     {"VHDX",            "vhdxfile",         8,  0, false},
     {"Parallels",       "WithoutFreeSpace", 16, 0, false},

@@ -40,21 +40,62 @@ struct scenario {
     const struct disk_create_value *values;
 };
 
-#define VALUES(...) ((const struct disk_create_value[]){__VA_ARGS__, {0}})
+static const struct disk_create_value v2[] = {
+    {"compat", "0.10"},
+    {0       }
+};
+static const struct disk_create_value tiny[] = {
+    {"cluster_size", "512"},
+    {0             }
+};
+static const struct disk_create_value narrow[] = {
+    {"cluster_size", "1K"},
+    {"refcount_bits",              "1"},
+    {0}
+};
+static const struct disk_create_value wide[] = {
+    {"cluster_size", "4K"},
+    {"refcount_bits",              "64"},
+    {0}
+};
+static const struct disk_create_value large[] = {
+    {"cluster_size", "2M"},
+    {0             }
+};
+static const struct disk_create_value extended[] = {
+    {"extended_l2", "on"},
+    {0            }
+};
+static const struct disk_create_value extended_16k[] = {
+    {"extended_l2", "on"},
+    {"cluster_size",             "16K"},
+    {0}
+};
+
+static const struct disk_create_value zeroed_grain[] = {
+    {"zeroed_grain", "on"},
+    {0             }
+};
 
 static const struct scenario scenarios[] = {
-    {.name = "raw",         .format = "raw",  .size_bytes = 2 << 20, .over = false                      },
-    {.name = "vdi",         .format = "vdi",  .size_bytes = 6 << 20, .over = false                      },
-    {.name = "vdi-over",    .format = "vdi",  .size_bytes = 4 << 20, .over = true                       },
-    {.name = "vmdk",        .format = "vmdk", .size_bytes = 6 << 20, .over = false                      },
-    {.name = "vmdk-over",   .format = "vmdk", .size_bytes = 4 << 20, .over = true                       },
-    {.name = "vmdk-zeroed",
-     .format = "vmdk",
-     .size_bytes = 4 << 20,
-     .over = true,
-     .values = VALUES({"zeroed_grain", "on"})},
-    {.name = "vhd",                     .format = "vhd",                         .size_bytes = 6 << 20,           .over = false},
-    {.name = "vhd-over",                     .format = "vhd",                    .size_bytes = 6 << 20,      .over = true},
+    {"raw",            "raw",   2 << 20, false, NULL        },
+    {"vdi",            "vdi",   6 << 20, false, NULL        },
+    {"vdi-over",       "vdi",   4 << 20, true,  NULL        },
+    {"vmdk",           "vmdk",  6 << 20, false, NULL        },
+    {"vmdk-over",      "vmdk",  4 << 20, true,  NULL        },
+    {"vmdk-zeroed",    "vmdk",  4 << 20, true,  zeroed_grain},
+    {"vhd",            "vhd",   6 << 20, false, NULL        },
+    {"vhd-over",       "vhd",   6 << 20, true,  NULL        },
+    {"qcow2",          "qcow2", 8 << 20, false, NULL        },
+    {"qcow2-over",     "qcow2", 6 << 20, true,  NULL        },
+    {"qcow2-v2",       "qcow2", 6 << 20, false, v2          },
+    {"qcow2-v2-over",  "qcow2", 6 << 20, true,  v2          },
+    {"qcow2-512",      "qcow2", 4 << 20, false, tiny        },
+    {"qcow2-1k-rc1",   "qcow2", 4 << 20, false, narrow      },
+    {"qcow2-4k-rc64",  "qcow2", 4 << 20, true,  wide        },
+    {"qcow2-2m",       "qcow2", 6 << 20, false, large       },
+    {"qcow2-ext",      "qcow2", 6 << 20, false, extended    },
+    {"qcow2-ext-over", "qcow2", 6 << 20, true,  extended_16k},
 };
 
 enum op_kind { OP_WRITE, OP_ZERO, OP_DISCARD, OP_FLUSH };

@@ -461,6 +461,9 @@ static int plan(struct copier *s, struct error *err)
     if (packs && (!c->target->ops->pack || !is_pow2(cluster) || cluster > CHUNK_MAX))
         return error_set(err, ENOTSUP, "'%s' is of a format or variant without compression",
                          c->target->path);
+    if (packs && cluster < UNIT)
+        return error_set(err, ENOTSUP, "'%s' has clusters too small to be worth compressing",
+                         c->target->path);
     bool whole = is_pow2(cluster) && cluster > UNIT && cluster <= CHUNK_MAX &&
                  (packs || c->base || c->from_depth);
     s->unit = c->depth ? SECTOR : UNIT;
