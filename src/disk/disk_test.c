@@ -184,7 +184,6 @@ TEST(refuses_what_is_no_raw_disk)
         const char *name;
     } cases[] = {
         {"QED\0",            4, 0, "QED"            },
-        {"vhdxfile",         8, 0, "VHDX"           },
         {"\xfd\x37zXZ",      6, 0, "unpack it first"},
         {"\x1f\x8b\x08\x00", 4, 0, "gzip"           },
     };

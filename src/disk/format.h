@@ -154,6 +154,7 @@ must_check int disk_create_get_bool(const struct disk_create *c, const char *nam
 extern const struct disk_format raw_format;
 extern const struct disk_format vdi_format;
 extern const struct disk_format vhd_format;
+extern const struct disk_format vhdx_format;
 extern const struct disk_format vmdk_format;
 extern const struct disk_format qcow2_format;
 

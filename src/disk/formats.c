@@ -9,7 +9,7 @@
 #define HEAD_BYTES 4096u
 
 const struct disk_format *const disk_formats[] = {
-    &qcow2_format, &raw_format, &vdi_format, &vhd_format, &vmdk_format, NULL,
+    &qcow2_format, &raw_format, &vdi_format, &vhd_format, &vhdx_format, &vmdk_format, NULL,
 };
 
 /** Beginnings of what is no disk for us, but should not be taken for a raw one either. */
@@ -21,7 +21,6 @@ static const struct {
     bool packed; /* not a disk format but a packing of one */
 } strangers[] = {
     {"QED",             "QED",              4,  0, false},
-    {"VHDX",            "vhdxfile",         8,  0, false},
     {"Parallels",       "WithoutFreeSpace", 16, 0, false},
     {"Parallels",       "WithouFreSpacExt", 16, 0, false},
     {"gzip-compressed", "\x1f\x8b\x08",     3,  0, true },

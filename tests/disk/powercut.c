@@ -86,6 +86,8 @@ static const struct scenario scenarios[] = {
     {"vmdk-zeroed",    "vmdk",  4 << 20, true,  zeroed_grain},
     {"vhd",            "vhd",   6 << 20, false, NULL        },
     {"vhd-over",       "vhd",   6 << 20, true,  NULL        },
+    {"vhdx",           "vhdx",  6 << 20, false, NULL        },
+    {"vhdx-over",      "vhdx",  6 << 20, true,  NULL        },
     {"qcow2",          "qcow2", 8 << 20, false, NULL        },
     {"qcow2-over",     "qcow2", 6 << 20, true,  NULL        },
     {"qcow2-v2",       "qcow2", 6 << 20, false, v2          },

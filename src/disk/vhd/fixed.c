@@ -72,6 +72,7 @@ static int fixed_get_info(struct disk *d, struct disk_info *info, struct error *
 
     (void)err;
     vhd_id_text(vhd_of(d)->f.id, id, sizeof(id));
+    disk_info_file(info, vhd_of(d)->m.file);
     disk_info_text(info, "subformat", "fixed");
     disk_info_text(info, "unique-id", id);
     return 0;
@@ -114,6 +115,15 @@ static int fixed_resize(struct disk *d, uint64_t size_bytes, bool shrink, struct
     return 0;
 }
 
+/** There is no table; the footer was good, or this would not be open. */
+static int fixed_check(struct disk *d, unsigned flags, struct disk_check *check, struct error *err)
+{
+    (void)flags;
+    (void)err;
+    check->end_bytes = d->size_bytes + VHD_FOOTER_BYTES;
+    return 0;
+}
+
 const struct disk_ops vhd_fixed_ops = {
     .preadv = fixed_preadv,
     .pwritev = fixed_pwritev,
@@ -124,5 +134,6 @@ const struct disk_ops vhd_fixed_ops = {
     .place = fixed_place,
     .get_info = fixed_get_info,
     .close = fixed_close,
+    .check = fixed_check,
     .resize = fixed_resize,
 };

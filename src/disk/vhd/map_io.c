@@ -275,6 +275,8 @@ static int plan_partial(struct vhd_map *m, struct piece *p, uint64_t block, uint
     p->fill_head = in % m->sector_bytes && !(bits->v[first / 8] >> (first % 8) & 1);
     p->fill_tail =
         (in + p->size) % m->sector_bytes && !(bits->v[(end - 1) / 8] >> ((end - 1) % 8) & 1);
+    if (p->offset + p->size == m->d.size_bytes) /* so that the disk's last block can become FULL */
+        end = m->block_bytes / m->sector_bytes;
     p->claim = (struct vhd_claim){m->claims, block, first, end};
     m->claims = &p->claim;
     bits->pins++;

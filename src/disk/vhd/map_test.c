@@ -16,6 +16,7 @@ static struct error err;
 
 static const struct disk_format *const formats[] = {
     &vhd_format,
+    &vhdx_format,
 };
 
 static struct file *new_image(const struct disk_format *format, struct disk *below, uint64_t size)
@@ -131,7 +132,7 @@ static void against_model(const struct disk_format *format, bool over, uint32_t 
     uint8_t *model = calloc(1, SIZE);
 
     ASSERT_TRUE(model);
-    struct disk *below = over ? new_below(format, model, SIZE - 300000) : NULL;
+    struct disk *below = over ? new_below(format, model, SIZE - 585 * 512) : NULL;
     struct file *f = new_image(format, below, SIZE);
     struct disk *d = open_image(f, format, 0, below);
     for (int i = 0; i < 400; i++) {

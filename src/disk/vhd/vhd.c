@@ -43,6 +43,7 @@ static int vhd_get_info(struct disk *d, struct disk_info *info, struct error *er
     char text[40];
 
     (void)err;
+    disk_info_file(info, v->m.file);
     disk_info_text(info, "subformat", v->m.is_over ? "differencing" : "dynamic");
     vhd_id_text(v->f.id, text, sizeof(text));
     disk_info_text(info, "unique-id", text);
