@@ -20,7 +20,7 @@ check:
 	@tools/check
 
 check-slow:
-	@tools/install-deps check
+	@tools/install-deps check slow
 	@tools/check --slow
 
 fmt:

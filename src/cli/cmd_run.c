@@ -287,6 +287,7 @@ static const struct cmd_section run_sections[] = {
      "several of one image, --rm keeps none. 'posada list' shows them, 'posada remove' deletes one."},
     {"Exit status",
      "The status of COMMAND, or that with which the guest powered off. Otherwise:\n\n"
+     "  1     the machine was stopped at once, with k\n"
      "  2     the command line is wrong\n"
      "  124   the --timeout has passed\n"
      "  125   Posada failed, and says why: a missing file, a port in use, a guest that did not start\n"

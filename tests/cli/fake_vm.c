@@ -154,7 +154,7 @@ int vm_wait(struct vm *vm, int64_t deadline_ns, struct vm_result *ret)
 
 void vm_stop(struct vm *vm)
 {
-    stop(vm, VM_STOP_REQUEST, 0);
+    stop(vm, VM_STOP_REQUEST, 1);
 }
 
 void vm_reset(struct vm *vm)

@@ -151,7 +151,7 @@ def test_menu_stops_a_hanging_guest():
     t.send("\x1dq")
     t.expect("stops it at once")
     t.send("\x1dk")
-    assert t.wait() == 0
+    assert t.wait() == 1
     assert t.mode() == (False, True)
 
 

@@ -42,7 +42,7 @@ def test_first_dialogs_and_network():
     t.expect(r"hostname for this system", BOOT_SECONDS)
     t.expect(r"inn___")
     t.send("\x1dk")  # Ctrl-], k: stop at once
-    t.wait(30)
+    assert t.wait(30) == 1
     assert t.mode() == (False, True)
 
 
