@@ -30,6 +30,7 @@ struct scanning {
     uint64_t origin; /* of the grid, sectors; UINT64_MAX = not known yet */
     uint64_t last_grain;
     unsigned reported;
+    bool overlap; /* of tables */
 };
 
 static void report(struct scanning *k, const char *text)
@@ -97,12 +98,13 @@ static int find_meta(struct scanning *k)
     for (size_t i = 1; i < k->metas; i++) {
         if (k->meta[i].first >= k->meta[i - 1].end)
             continue;
+        k->overlap = true;
         report(k, "two tables overlap");
         damage(k, "its tables overlap");
         k->meta[i].end = MAX(k->meta[i].end, k->meta[i - 1].end);
     }
     k->out->end_sector = k->meta[k->metas - 1].end;
-    return 0;
+    return 0; /* with tables that overlap, what they say is not looked at: see vmdk_scan() */
 }
 
 static bool is_meta(const struct scanning *k, uint64_t first, uint64_t end)
@@ -304,9 +306,10 @@ int vmdk_scan(struct vmdk_sparse *s, struct vmdk_scan *scan)
     k.square_count = sectors / s->grain_sectors + 1;
     k.squares = calloc(k.square_count / 64 + 1, 8);
     int rc = k.squares ? find_meta(&k) : -ENOMEM;
-    if (!rc)
+    /* Tables that lie apart are no larger than the file; else a small file could take days. */
+    if (!rc && !k.overlap)
         rc = scan_tables(&k);
-    if (!rc && scan->report && !s->is_cowd)
+    if (!rc && !k.overlap && scan->report && !s->is_cowd)
         rc = find_leaks(&k);
     free(k.squares);
     free(k.meta);

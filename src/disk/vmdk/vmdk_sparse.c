@@ -103,7 +103,7 @@ static int check_layout(struct vmdk_sparse *s, const struct layout *l, struct er
 {
     if (!l->capacity || l->capacity > DISK_MAX_BYTES / DISK_SECTOR)
         return wrong(s, "a capacity in sectors", l->capacity, err);
-    if (!is_pow2(l->grain) || l->grain > 1u << 17)
+    if (!is_pow2(l->grain) || l->grain > 1u << 17 || (l->grain < 8 && !s->is_cowd))
         return wrong(s, "a grain size in sectors", l->grain, err);
     if (!l->gtes || l->gtes > 4096 || l->gtes % 128)
         return wrong(s, "a table size", l->gtes, err);

@@ -39,8 +39,36 @@ static uint64_t max_packed(const struct vmdk_sparse *s)
     return compressBound(s->b.block_bytes) + MARKER;
 }
 
+static int compare_sectors(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a;
+    uint32_t y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/** Do the tables lie apart? Else a small file could keep a reader busy for days. */
+static int check_tables(const struct vmdk_sparse *s, struct error *err)
+{
+    cleanup(freep) uint32_t *v = malloc((size_t)s->table_count * sizeof(*v));
+
+    if (!v)
+        return error_set(err, ENOMEM, "out of memory");
+    memcpy(v, s->gd, (size_t)s->table_count * sizeof(*v));
+    qsort(v, s->table_count, sizeof(*v), compare_sectors);
+    for (uint32_t i = 1; i < s->table_count; i++) {
+        if (v[i - 1] && v[i] - v[i - 1] < vmdk_table_bytes(s) / DISK_SECTOR)
+            return error_set(err, EINVAL, "disk '%s' has tables that overlap", s->file->path);
+    }
+    return 0;
+}
+
 int vmdk_stream_open(struct vmdk_sparse *s, bool write, struct error *err)
 {
+    int rc = check_tables(s, err);
+
+    if (rc)
+        return rc;
     uint8_t first[DISK_SECTOR];
     struct vmdk_stream *st = calloc(1, sizeof(*st));
 
@@ -51,7 +79,7 @@ int vmdk_stream_open(struct vmdk_sparse *s, bool write, struct error *err)
     s->stream = st;
     if (!write)
         return 0;
-    int rc = file_pread(s->file, first, sizeof(first), 0);
+    rc = file_pread(s->file, first, sizeof(first), 0);
     bool fresh = !rc && load_le64(first + VMDK_AT_GD) == VMDK_AT_END;
     for (uint32_t i = 0; fresh && i < s->table_count; i++)
         fresh = !s->gd[i];
