@@ -52,7 +52,7 @@ def ours(*args):
 
 
 def qemu(*args):
-    return good(run("qemu-img", *args, timeout=120))
+    return good(run("qemu-img", *args, timeout=120, cwd=tmp.name))  # where it puts data files
 
 
 def options(text, name):
