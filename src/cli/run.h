@@ -17,6 +17,8 @@ struct run_values {
     int64_t cpus;
     uint64_t memory;
     const char *engine;
+    const char *cpu;
+    const char *vlen;
     const char *name;
     bool rm;
     uint64_t disk_size;

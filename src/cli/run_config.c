@@ -396,6 +396,14 @@ int run_configure(struct run *run, struct error *err)
         {"interp", VM_ENGINE_INTERP},
         {"check",  VM_ENGINE_CHECK }
     };
+    static const struct {
+        const char *name;
+        enum vm_cpu cpu;
+    } cpus[] = {
+        {"max",   VM_CPU_MAX  },
+        {"rva23", VM_CPU_RVA23},
+        {"rva22", VM_CPU_RVA22},
+    };
     const struct run_values *v = run->v;
 
     if (v->name && !instance_name_is_valid(v->name))
@@ -409,6 +417,11 @@ int run_configure(struct run *run, struct error *err)
         if (!strcmp(engines[i].name, v->engine))
             run->config.engine = engines[i].engine;
     }
+    for (size_t i = 0; i < ARRAY_SIZE(cpus); i++) {
+        if (!strcmp(cpus[i].name, v->cpu))
+            run->config.cpu = cpus[i].cpu;
+    }
+    run->config.vlen = (unsigned)strtoul(v->vlen, NULL, 10); /* a choice, so it is one */
     int r = configure_boot(run, err);
     if (!r)
         r = check_env(&v->env, err);

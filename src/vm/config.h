@@ -13,6 +13,8 @@
 
 enum vm_engine { VM_ENGINE_JIT, VM_ENGINE_INTERP, VM_ENGINE_CHECK };
 
+enum vm_cpu { VM_CPU_MAX, VM_CPU_RVA23, VM_CPU_RVA22 };
+
 struct vm_disk_config {
     const char *path;
     const char *format; /* NULL: see disk_open() */
@@ -48,6 +50,8 @@ struct vm_config {
     unsigned cpus;         /* 1..VM_MAX_CPUS */
     uint64_t memory_bytes; /* multiple of 1 MiB, at least 16 MiB */
     enum vm_engine engine;
+    enum vm_cpu cpu;    /* the extensions that the guest's processors have */
+    unsigned vlen;      /* bits of their vector registers; 0 = default */
     const char *kernel; /* Image (also gzip, or inside an EFI zboot), ELF; NULL: boot by firmware */
     const char *initrd;
     const char *append;

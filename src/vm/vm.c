@@ -169,6 +169,11 @@ static int new_engine(struct vm *vm, struct error *err)
         [VM_ENGINE_INTERP] = ENGINE_INTERP,
         [VM_ENGINE_CHECK] = ENGINE_CHECK,
     };
+    static const enum engine_profile profiles[] = {
+        [VM_CPU_MAX] = ENGINE_PROFILE_MAX,
+        [VM_CPU_RVA23] = ENGINE_PROFILE_RVA23,
+        [VM_CPU_RVA22] = ENGINE_PROFILE_RVA22,
+    };
     int rc;
     struct engine_config config = {
         .kind = kinds[vm->config.engine],
@@ -179,6 +184,8 @@ static int new_engine(struct vm *vm, struct error *err)
         .max_vcpus = vm->config.cpus,
         .builtin_sbi = !vm->config.firmware,
         .reset_pc = VIRT_ROM_BASE,
+        .profile = profiles[vm->config.cpu],
+        .vlen = vm->config.vlen,
         .dump = parse_dump(vm->config.dump, err, &rc),
         .dump_fd = vm->config.dump_fd,
     };

@@ -52,7 +52,7 @@ void bare_reset(struct bare *b)
     h->cpu.attention = 0;
     h->cpu.pc = h->reset_pc;
     h->cpu.trap_ebreak = true;
-    h->mstatus |= 3 << 13; /* FS = Dirty */
+    h->mstatus |= 3 << 13 | 3 << 9; /* FS, VS = Dirty */
     cpu_flush_all(&h->cpu);
     rv_update_mode(h);
 }

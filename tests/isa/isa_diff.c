@@ -2,15 +2,16 @@
  * after every few instructions, and memory at the end.
  *
  *     isa_diff [-e EXTENSION] [-n INSTRUCTIONS] [-s SEED] [-q QEMU] [-c CPU] [-x NAME,...,] [-o
- * IMAGE]
+ * IMAGE] [-v VLEN] [-V]
  *
  * -n is the total; programs have 20,000 instructions each. -c is the emulator's CPU model with the
  * properties that turn extensions on. -x leaves instructions out; by default CTZW, which QEMU 7.2
  * gets wrong when the low half is 0 and the high half is not. -k is the number of
  * instructions between records (24; with 1, flags that the emulator loses when FROUND follows are
- * seen). -o writes the last program's ELF
- * file. Exit status: 0 all agree, 1 a difference (printed), 2 something else went wrong, 77 no
- * emulator. */
+ * seen). -v: bits of a vector register here (128); give the
+ * emulator the same with -c. -V: how many instructions were illegal, and skipped. -o writes the
+ * last program's ELF file. Exit status: 0 all agree, 1 a difference (printed), 2 something else
+ * went wrong, 77 no emulator. */
 #include "base/bits.h"
 #include "cpu/guest/riscv/rows.h"
 #include "tests/isa/bare.h"
@@ -31,7 +32,8 @@ enum { PROGRAM_INSNS = 20000, EXIT_SKIP = 77 };
 struct options {
     const char *extension, *qemu, *cpu, *image, *without;
     uint64_t insns, seed;
-    unsigned chunk;
+    unsigned chunk, vlen;
+    bool verbose;
 };
 
 /** The program as a static Linux executable. */
@@ -48,7 +50,7 @@ static bool write_elf(const struct isa_program *p, const char *path)
                  .e_type = ET_EXEC,
                  .e_machine = EM_RISCV,
                  .e_version = EV_CURRENT,
-                 .e_entry = ISA_CODE,
+                 .e_entry = ISA_CODE + p->entry,
                  .e_phoff = sizeof(Elf64_Ehdr),
                  .e_flags = 5, /* RVC, double-float ABI */
                  .e_ehsize = sizeof(Elf64_Ehdr),
@@ -66,7 +68,7 @@ static bool write_elf(const struct isa_program *p, const char *path)
                   .p_offset = data_at,
                   .p_vaddr = ISA_DATA,
                   .p_filesz = ISA_DATA_SIZE,
-                  .p_memsz = ISA_DATA_SIZE + ISA_DUMP_SIZE,
+                  .p_memsz = ISA_DATA_SIZE + ISA_DUMP_SIZE + 0x10000, /* the signal stack */
                   .p_align = 0x1000}},
     };
     FILE *f = fopen(path, "wb");
@@ -115,14 +117,26 @@ static bool run_qemu(const struct options *o, const char *elf, void *out, size_t
 }
 
 /** Run on our interpreter; data and dump to @out. */
-static bool run_ours(const struct isa_program *p, void *out, size_t size)
+static bool run_ours(const struct options *o, const struct isa_program *p, void *out, size_t size)
 {
     struct bare *b = bare_new(ISA_CODE, ISA_RAM_SIZE);
     enum cpu_status status;
+    uint64_t skipped = 0;
 
     memcpy(b->ram, p->code, p->size);
     memcpy(b->ram + (ISA_DATA - ISA_CODE), p->data, ISA_DATA_SIZE);
-    status = bare_run(b, 100u * 1000 * 1000, true);
+    b->h.vec.vlenb = (uint16_t)(o->vlen / 8);
+    rv_set_vtype(&b->h, 1ULL << 63, 0);
+    do {
+        status = bare_run(b, 100u * 1000 * 1000, true);
+        if (status != CPU_EXCEPTION || b->h.exception_cause != RV_CAUSE_ILLEGAL || !p->vector)
+            break;
+        b->h.exception_pending = false;
+        b->h.cpu.pc += 4;
+        skipped++;
+    } while (true);
+    if (o->verbose)
+        printf("%" PRIu64 " of %" PRIu64 " were illegal\n", skipped, b->h.cpu.instret + skipped);
     memcpy(out, b->ram + (ISA_DATA - ISA_CODE), size);
     if (status != CPU_EXIT || b->h.cpu.pc != ISA_CODE + p->end_offset) {
         fprintf(stderr,
@@ -182,7 +196,7 @@ static int run_one(const struct options *o, struct isa_program *p, unsigned insn
     }
     size = ISA_DATA_SIZE + p->chunks * sizeof(struct isa_record);
     (void)snprintf(elf, sizeof(elf), "/tmp/isa_diff.%d", (int)getpid());
-    if (run_ours(p, ours, size)) {
+    if (run_ours(o, p, ours, size)) {
         isa_end_for_linux(p);
         if (write_elf(p, o->image ? o->image : elf) &&
             run_qemu(o, o->image ? o->image : elf, theirs, size))
@@ -202,12 +216,13 @@ int main(int argc, char **argv)
                         .without = "ctzw,",
                         .insns = PROGRAM_INSNS,
                         .seed = 1,
-                        .chunk = 24};
+                        .chunk = 24,
+                        .vlen = 128};
     struct isa_program *p = malloc(sizeof(*p));
     uint64_t done = 0;
     int opt, rc = p ? 0 : 2;
 
-    while ((opt = getopt(argc, argv, "e:n:s:q:c:x:k:o:")) != -1) {
+    while ((opt = getopt(argc, argv, "e:n:s:q:c:x:k:o:v:V")) != -1) {
         switch (opt) {
         case 'e':
             o.extension = optarg;
@@ -229,6 +244,12 @@ int main(int argc, char **argv)
             break;
         case 'k':
             o.chunk = (unsigned)MAX(atoi(optarg), 1);
+            break;
+        case 'v':
+            o.vlen = (unsigned)atoi(optarg);
+            break;
+        case 'V':
+            o.verbose = true;
             break;
         case 'o':
             o.image = optarg;

@@ -17,7 +17,14 @@
 #include <unistd.h>
 
 enum { PROGRAM_INSNS = 20000, HOT_RUNS = 10 };
-enum { REG_PC = 32, REG_FCSR = 65 + 3, REG_MSTATUS = 65 + 0x300 };
+enum {
+    REG_PC = 32,
+    REG_FCSR = 65 + 3,
+    REG_MSTATUS = 65 + 0x300,
+    REG_MTVEC = 65 + 0x305,
+    REG_VCSR = 65 + 0xf,
+    REG_VTYPE = 65 + 0xc21
+};
 
 static const char *const kind_names[] = {"interp", "jit", "check"};
 
@@ -77,11 +84,14 @@ static bool run_once(struct machine *m, const struct isa_program *p, const char 
 
     memcpy(m->ram + (ISA_DATA - ISA_CODE), p->data, ISA_DATA_SIZE);
     (void)vcpu_get_reg(m->vcpu, REG_MSTATUS, &status); /* these registers exist */
-    (void)vcpu_set_reg(m->vcpu, REG_MSTATUS, status | 3 << 13);
+    (void)vcpu_set_reg(m->vcpu, REG_MSTATUS, status | 3 << 13 | 3 << 9);
+    (void)vcpu_set_reg(m->vcpu, REG_MTVEC, ISA_CODE + p->handler);
     (void)vcpu_set_reg(m->vcpu, REG_FCSR, 0);
     (void)vcpu_set_reg(m->vcpu, REG_PC, ISA_CODE);
     for (unsigned r = 1; r < 32; r++)
         (void)vcpu_set_reg(m->vcpu, r, 0);
+    (void)vcpu_set_reg(m->vcpu, REG_VTYPE, 1ULL << 63);
+    (void)vcpu_set_reg(m->vcpu, REG_VCSR, 0);
     do
         vcpu_run(m->vcpu, &exit);
     while (exit.reason == VCPU_EXIT_KICK);

@@ -13,7 +13,7 @@
 
 int main(int argc, char **argv)
 {
-    static const struct cpu everything = {.mode = RV_MODE_FS | RV_MODE_FS_DIRTY |
+    static const struct cpu everything = {.mode = RV_MODE_FS | RV_MODE_FS_DIRTY | RV_MODE_VS |
                                                   0xcULL << RV_MODE_CBO_SHIFT};
     unsigned count = argc > 1 ? (unsigned)atoi(argv[1]) : 1000;
 

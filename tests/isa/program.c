@@ -11,7 +11,7 @@
 
 enum { ZERO = 0, SP = 2, GP = 3, TP = 4, LINK = 5, A0 = 10, A1 = 11, A2 = 12, A7 = 17 };
 
-static const struct cpu everything = {.mode = RV_MODE_FS | RV_MODE_FS_DIRTY |
+static const struct cpu everything = {.mode = RV_MODE_FS | RV_MODE_FS_DIRTY | RV_MODE_VS |
                                               0xcULL << RV_MODE_CBO_SHIFT};
 
 /* --- Random numbers (splitmix64) --- */
@@ -178,7 +178,8 @@ static void emit_plain(struct isa_program *p)
     do {
         while (!draw(p, pick_row(p), &w, &insn))
             continue;
-    } while (insn.flags & (INSN_END | INSN_MEMORY));
+    } while (insn.flags & (INSN_END | INSN_MEMORY) ||
+             !strncmp(rv_rows[rv_op_rows[insn.op]].name, "v", 1));
     emit(p, w);
     p->insns++;
 }
@@ -263,6 +264,175 @@ static bool emit_jump(struct isa_program *p, const struct rv_row *row, uint32_t 
     return true;
 }
 
+/* --- Vectors --- */
+
+static const char *format_name(const struct rv_row *row)
+{
+    return rv_formats[row->format].name;
+}
+
+/** Set vtype and vl, mostly to something legal. */
+static void emit_vtype(struct isa_program *p)
+{
+    static const uint8_t reserved_vtype[] = {0x04, 0x20, 0x1d, 0x16};
+    unsigned sew = below(p, 4);
+    int lmul = (int)below(p, 4 + 3 - sew) - (int)(3 - sew);
+    uint8_t rd;
+    int vtype = (int)(sew << 3 | ((unsigned)lmul & 7) | below(p, 4) << 6);
+
+    do
+        rd = (uint8_t)(6 + below(p, 26));
+    while (reserved(rd));
+    if (below(p, 50) == 0)
+        vtype = reserved_vtype[below(p, ARRAY_SIZE(reserved_vtype))];
+    p->group = lmul > 0 ? 1u << lmul : 1;
+    switch (below(p, 4)) {
+    case 0: /* VLMAX */
+        emit(p, encode("vsetvli", (struct insn){.rd = rd, .imm = vtype}));
+        break;
+    case 1:
+        emit(p, encode("vsetivli",
+                       (struct insn){.rd = rd, .rs1 = (uint8_t)below(p, 32), .imm = vtype}));
+        break;
+    case 2:
+        emit_i(p, "addi", rd, 0, (int)below(p, 160));
+        emit(p, encode("vsetvli", (struct insn){.rd = rd, .rs1 = rd, .imm = vtype}));
+        break;
+    default:
+        emit_i(p, "addi", LINK, 0, vtype);
+        emit(p, encode("vsetvl", (struct insn){.rd = rd, .rs2 = LINK}));
+        break;
+    }
+}
+
+/** Make most register operands such that groups may begin there. */
+static void align_groups(struct isa_program *p, const struct rv_row *row, struct insn *insn)
+{
+    const char *syntax = rv_formats[row->format].syntax;
+    unsigned group = p->group << (p->group < 8 ? below(p, 2) : 0);
+    uint8_t mask = (uint8_t) ~(group - 1);
+
+    if (below(p, 8) == 0)
+        return;
+    if (strstr(syntax, "vd"))
+        insn->rd &= mask;
+    if (strstr(syntax, "vs2"))
+        insn->rs2 &= mask;
+    if (strstr(syntax, "vs1"))
+        insn->rs1 &= mask;
+    if (row->flags & INSN_MEMORY && below(p, 4))
+        insn->imm = (int)below(p, 8 / p->group);
+}
+
+static bool emit_vector_memory(struct isa_program *p, const struct rv_row *row, struct insn insn)
+{
+    int offset = (int)below(p, 2048) - 1024;
+    unsigned base = insn.rs1;
+
+    if (base == ZERO || reserved(base))
+        return false;
+    if (below(p, 4))
+        offset &= ~7;
+    if (!strcmp(format_name(row), "vstride")) {
+        if (reserved(insn.rs2) || insn.rs2 == base)
+            return false;
+        emit_i(p, "addi", insn.rs2, 0, (int)below(p, 48) - 24);
+    }
+    if (!strcmp(format_name(row), "vindex")) {
+        static const char *const loads[] = {"vl1re8.v", "vl2re8.v", "vl4re8.v", "vl8re8.v"};
+        unsigned width = row->match >> 12 & 7, table = width ? width - 4 : 0;
+
+        emit_address(p, base, p->indices + table * ISA_INDEX_TABLE + below(p, 64) * 8);
+        emit(p, encode(loads[__builtin_ctz(insn.rs2 | 8)],
+                       (struct insn){.rd = insn.rs2, .rs1 = (uint8_t)base}));
+    }
+    emit_i(p, "addi", base, GP, offset);
+    emit(p, rv_encode(row, &insn));
+    return true;
+}
+
+static bool emit_vector(struct isa_program *p, const struct rv_row *row, struct insn insn)
+{
+    if (!strncmp(row->name, "vset", 4)) {
+        emit_vtype(p);
+        return true;
+    }
+    if (below(p, 5) == 0)
+        emit_vtype(p);
+    align_groups(p, row, &insn);
+    if (insn.flags & INSN_MEMORY)
+        return emit_vector_memory(p, row, insn);
+    emit(p, rv_encode(row, &insn));
+    return true;
+}
+
+/** Tables of offsets that stay within the data area, as code that is never executed. */
+static void emit_indices(struct isa_program *p)
+{
+    while (p->size & 7)
+        emit_i(p, "addi", 0, 0, 0);
+    p->indices = p->size;
+    for (unsigned width = 0; width < 4; width++) {
+        for (unsigned n = 0; n < ISA_INDEX_TABLE >> width; n++) {
+            uint64_t v = below(p, width ? 2048 : 256);
+
+            memcpy(p->code + p->size, &v, (size_t)1 << width);
+            p->size += 1u << width;
+        }
+    }
+}
+
+static void emit_vector_dump(struct isa_program *p)
+{
+    static const struct {
+        uint16_t csr;
+        uint16_t offset;
+    } csrs[] = {
+        {0xc20, offsetof(struct isa_record, vl)   },
+        {0xc21, offsetof(struct isa_record, vtype)},
+        {0x00f, offsetof(struct isa_record, vcsr) },
+    };
+
+    for (unsigned n = 0; n < ARRAY_SIZE(csrs); n++) {
+        emit(p, encode("csrrs", (struct insn){.rd = LINK, .extra = csrs[n].csr}));
+        emit_s(p, "sd", LINK, TP, csrs[n].offset);
+    }
+    emit_i(p, "addi", LINK, TP, (int)offsetof(struct isa_record, v));
+    for (uint8_t r = 0; r < 32; r += 8) {
+        emit(p, encode("vs8r.v", (struct insn){.rd = r, .rs1 = LINK}));
+        emit_i(p, "addi", LINK, LINK, 512);
+    }
+}
+
+static void emit_vector_refresh(struct isa_program *p)
+{
+    for (unsigned n = 0; n < 6; n++) {
+        emit_i(p, "addi", LINK, GP, ((int)below(p, 480) * 8) - 2048);
+        emit(p, encode("vl1re8.v", (struct insn){.rd = (uint8_t)below(p, 32), .rs1 = LINK}));
+    }
+    if (below(p, 2)) /* vxrm */
+        emit(p, encode("csrrwi", (struct insn){.rs1 = (uint8_t)below(p, 4), .extra = 0xa}));
+    if (below(p, 4) == 0) /* vxsat */
+        emit(p, encode("csrrwi", (struct insn){.extra = 9}));
+}
+
+/** For M-mode: skip the instruction that trapped. */
+static void emit_handler(struct isa_program *p)
+{
+    enum { MSCRATCH = 0x340, MEPC = 0x341 };
+    const struct insn swap = {.rd = LINK, .rs1 = LINK, .extra = MSCRATCH};
+
+    while (p->size & 3)
+        emit(p, 1); /* C.NOP */
+    p->handler = p->size;
+    emit(p, encode("csrrw", swap));
+    emit(p, encode("csrrs", (struct insn){.rd = LINK, .extra = MEPC}));
+    emit_i(p, "addi", LINK, LINK, 4);
+    emit(p, encode("csrrw", (struct insn){.rs1 = LINK, .extra = MEPC}));
+    emit(p, encode("csrrw", swap));
+    emit(p, encode("mret", (struct insn){0}));
+}
+
 static void emit_random(struct isa_program *p)
 {
     for (;;) {
@@ -272,7 +442,10 @@ static void emit_random(struct isa_program *p)
 
         if (!draw(p, row, &w, &insn))
             continue;
-        if (insn.flags & INSN_MEMORY) {
+        if (row->needs & RV_NEED_VECTOR) {
+            if (!emit_vector(p, row, insn))
+                continue;
+        } else if (insn.flags & INSN_MEMORY) {
             if (!emit_memory(p, w, &insn))
                 continue;
         } else if (insn.flags & INSN_END) {
@@ -294,6 +467,8 @@ static void emit_refresh(struct isa_program *p)
 
         emit_i(p, "ld", rd, GP, (int)below(p, 512) * 8 - 2048);
     }
+    if (p->vector)
+        emit_vector_refresh(p);
     if (!p->fp)
         return;
     for (unsigned n = 0; n < 10; n++)
@@ -313,8 +488,11 @@ static void emit_dumper(struct isa_program *p)
         emit_s(p, "fsd", r, TP, (int)(offsetof(struct isa_record, f) + 8 * r));
     emit(p, encode("csrrs", (struct insn){.rd = LINK, .extra = 3}));
     emit_s(p, "sd", LINK, TP, (int)offsetof(struct isa_record, fcsr));
+    if (p->vector)
+        emit_vector_dump(p);
     emit_i(p, "ld", LINK, TP, (int)(offsetof(struct isa_record, x) + 8 * LINK));
-    emit_i(p, "addi", TP, TP, (int)sizeof(struct isa_record));
+    emit_i(p, "addi", TP, TP, (int)sizeof(struct isa_record) / 2);
+    emit_i(p, "addi", TP, TP, (int)sizeof(struct isa_record) / 2);
     emit_i(p, "jalr", 0, LINK, 0);
 }
 
@@ -326,7 +504,7 @@ static bool choose_rows(struct isa_program *p, const char *extension)
         const struct rv_row *row = &rv_rows[n];
 
         if (row->flags & INSN_SYSTEM || !strcmp(row->extension, "priv") ||
-            listed(p->without, row->name))
+            listed(p->without, row->name) || (all && row->needs & RV_NEED_VECTOR))
             continue;
         if (!strcmp(row->extension, "i") && !(row->flags & (INSN_MEMORY | INSN_END)) &&
             p->base_count < ARRAY_SIZE(p->base_rows))
@@ -335,6 +513,7 @@ static bool choose_rows(struct isa_program *p, const char *extension)
             strcmp(row->name, "sc.d") && p->row_count < ARRAY_SIZE(p->rows)) {
             p->rows[p->row_count++] = (unsigned short)n;
             p->fp |= (row->needs & RV_NEED_FP) != 0;
+            p->vector |= (row->needs & RV_NEED_VECTOR) != 0;
         }
     }
     return p->row_count > 0;
@@ -359,6 +538,8 @@ bool isa_generate(struct isa_program *p, const char *extension, const char *with
     emit_i(p, "jal", 0, 0, 4); /* over the dumper: patched below */
     dumper = p->size;
     emit_dumper(p);
+    if (p->vector)
+        emit_indices(p);
     {
         uint32_t w = encode("jal", (struct insn){.imm = (int32_t)p->size});
 
@@ -371,11 +552,17 @@ bool isa_generate(struct isa_program *p, const char *extension, const char *with
             emit_i(p, "ld", r, GP, (int)(8 * r));
     for (unsigned r = 0; r < 32; r++)
         emit_i(p, "fld", r, GP, (int)(8 * r) - 1024);
+    for (uint8_t r = 0; p->vector && r < 32; r += 8) {
+        emit_i(p, "addi", LINK, GP, (int)(64 * r) - 2048);
+        emit(p, encode("vl8re8.v", (struct insn){.rd = r, .rs1 = LINK}));
+    }
     while (p->insns < insns && p->size < ISA_CODE_SIZE - 4096 &&
            (p->chunks + 2) * sizeof(struct isa_record) < ISA_DUMP_SIZE) {
         unsigned until = p->insns + chunk;
 
         emit_refresh(p);
+        if (p->vector)
+            emit_vtype(p);
         while (p->insns < until)
             emit_random(p);
         /* JAL reaches 1 MiB: go by a register. */
@@ -387,7 +574,44 @@ bool isa_generate(struct isa_program *p, const char *extension, const char *with
     }
     p->end_offset = p->size;
     emit(p, encode("ebreak", (struct insn){0}));
+    if (p->vector)
+        emit_handler(p);
     return true;
+}
+
+/** A signal handler that skips the instruction, on a stack of its own, and going on to the start.
+ */
+static void emit_linux_start(struct isa_program *p)
+{
+    enum { SIGILL = 4, SA_ONSTACK_SIGINFO = 0x08000004, UCONTEXT_PC = 176, STACK_BYTES = 0x10000 };
+    uint64_t action[3] = {0, SA_ONSTACK_SIGINFO, 0};
+    uint64_t stack[3] = {ISA_DUMP + ISA_DUMP_SIZE, 0, STACK_BYTES};
+    uint32_t at;
+
+    while (p->size & 7)
+        emit(p, 1);
+    at = p->size;
+    p->size += sizeof(action) + sizeof(stack);
+    action[0] = ISA_CODE + p->size;
+    memcpy(p->code + at, action, sizeof(action));
+    memcpy(p->code + at + sizeof(action), stack, sizeof(stack));
+    emit_i(p, "ld", LINK, A2, UCONTEXT_PC);
+    emit_i(p, "addi", LINK, LINK, 4);
+    emit_s(p, "sd", LINK, A2, UCONTEXT_PC);
+    emit_i(p, "jalr", 0, 1, 0);
+    p->entry = p->size;
+    emit_address(p, A0, at + (uint32_t)sizeof(action));
+    emit_i(p, "addi", A1, ZERO, 0);
+    emit_i(p, "addi", A7, ZERO, 132); /* sigaltstack */
+    emit(p, encode("ecall", (struct insn){0}));
+    emit_i(p, "addi", A0, ZERO, SIGILL);
+    emit_address(p, A1, at);
+    emit_i(p, "addi", A2, ZERO, 0);
+    emit_i(p, "addi", A2 + 1, ZERO, 8);
+    emit_i(p, "addi", A7, ZERO, 134); /* rt_sigaction */
+    emit(p, encode("ecall", (struct insn){0}));
+    emit_address(p, A0, 0);
+    emit_i(p, "jalr", 0, A0, 0);
 }
 
 void isa_end_for_linux(struct isa_program *p)
@@ -405,6 +629,8 @@ void isa_end_for_linux(struct isa_program *p)
     emit_i(p, "addi", A0, ZERO, 0);
     emit_i(p, "addi", A7, ZERO, 93); /* exit */
     emit(p, encode("ecall", (struct insn){0}));
+    if (p->vector)
+        emit_linux_start(p);
 }
 
 void isa_chunk_range(const struct isa_program *p, const struct isa_record *records, unsigned n,
@@ -428,14 +654,17 @@ unsigned isa_print_insn(const struct isa_program *p, uint32_t offset)
 void isa_print_difference(const struct isa_record *a, const struct isa_record *b,
                           const struct isa_record *before)
 {
-    for (unsigned r = 0; r <= 64; r++) { /* x, f, fcsr lie one after another */
+    for (unsigned r = 0; r < sizeof(*a) / 8; r++) { /* x, f, fcsr... lie one after another */
         uint64_t va, vb, old = 0;
 
         memcpy(&va, (const char *)a + 8 * r, 8);
         memcpy(&vb, (const char *)b + 8 * r, 8);
         if (before)
             memcpy(&old, (const char *)before + 8 * r, 8);
-        if (va != vb)
+        if (va != vb && r >= 68)
+            printf("  v%u and on, + %u: %#" PRIx64 " %#" PRIx64 " (before: %#" PRIx64 ")\n",
+                   (r - 68) / 64 * 8, (r - 68) % 64 * 8, va, vb, old);
+        else if (va != vb)
             printf("  %c%u: %#" PRIx64 " %#" PRIx64 " (before: %#" PRIx64 ")\n", "xfc"[r / 32],
                    r % 32, va, vb, old);
     }

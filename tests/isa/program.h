@@ -2,7 +2,8 @@
  * an independent emulator, and comparing the registers after every few instructions.
  *
  * A program is made of chunks of random instructions; after each it stores all registers and fcsr
- * as a record at the end of its dump. It ends by EBREAK (ours) or by writing out its memory and
+ * as a record at the end of its dump. Vector instructions may be illegal with the vtype at hand:
+ * who runs the program skips those. It ends by EBREAK (ours) or by writing out its memory and
  * exiting (Linux). Reserved registers: gp = middle of the data area, tp = dump pointer, t0 = link.
  */
 #ifndef TESTS_ISA_PROGRAM_H
@@ -24,7 +25,8 @@ struct isa_record {
     uint64_t x[32]; /* x[5] is the link: where the chunk ends */
     uint64_t f[32];
     uint64_t fcsr;
-    uint64_t unused[3];
+    uint64_t vl, vtype, vcsr; /* these and v: of programs with vector instructions */
+    uint64_t v[4][64];        /* eight registers each, one after another */
 };
 
 struct isa_program {
@@ -32,16 +34,22 @@ struct isa_program {
     uint8_t data[ISA_DATA_SIZE];
     uint32_t size;       /* bytes of code */
     uint32_t end_offset; /* where the EBREAK is */
+    uint32_t entry;      /* where Linux starts it */
+    uint32_t handler;    /* trap handler that skips an instruction, for M-mode */
     unsigned chunks, insns;
     uint64_t random; /* generator's state */
     unsigned chunk;  /* random instructions in a chunk */
     /* what to draw from */
     const char *extension, *without;
-    unsigned short rows[512];
+    unsigned short rows[1024];
     unsigned row_count;
     unsigned base_rows[64], base_count;
-    bool fp;
+    bool fp, vector;
+    uint32_t indices; /* where tables of small offsets are: one for each of the widths 8 to 64 */
+    unsigned group;   /* registers in a group as vtype says, at least 1 */
 };
+
+#define ISA_INDEX_TABLE 1024u /* bytes of a table of indices */
 
 /** A program of about @insns random instructions of @extension (as rv_rows[] names it, or "all"),
  * a quarter of them RV64I's; none of @without (names, each followed by a comma; "x0," =

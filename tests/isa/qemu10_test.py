@@ -14,7 +14,9 @@ INSTRUCTIONS = 1_000_000
 ARGUMENTS = {"zacas": ["-x", "x0,"], "zabha": ["-x", "x0,"], "zbb": ["-x", "roriw,"], "zfa": ["-x", "none,", "-k", "1"]}
 # Not Zicbom, which it does not let user mode have.
 EXTENSIONS = ["i", "m", "a", "f", "d", "c", "zba", "zbb", "zbc", "zbs", "zfh", "zfa", "zicond", "zcb", "zacas", "zabha", "zicboz",
-              "zimop", "zcmop", "zawrs"]
+              "zimop", "zcmop", "zawrs", "v", "zvbb", "zvbc"]
+# Vectors as wide as isa_diff has them.
+VECTOR = "rv64,v=true,vlen=128,zfh=true,zvfh=true,zvbb=true,zvbc=true,zvkned=true,zvknhb=true,zvksed=true,zvksh=true,zvkg=true"
 emulator = []
 
 
@@ -32,7 +34,7 @@ def need_emulator():
 
 
 def check(extension):
-    r = run(ISA_DIFF, "-q", need_emulator(), "-c", "max", "-e", extension, "-n", INSTRUCTIONS, "-s", 3000,
+    r = run(ISA_DIFF, "-q", need_emulator(), "-c", VECTOR if extension.startswith(("v", "zv")) else "max", "-e", extension, "-n", INSTRUCTIONS, "-s", 3000,
             *ARGUMENTS.get(extension, ["-x", "none,"]), timeout=1800)
     assert r.status == 0 and int(re.search(r"(\d+) instructions agree", r.out)[1]) >= INSTRUCTIONS, r
 

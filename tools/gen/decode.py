@@ -15,7 +15,10 @@ import pathlib, re, sys
 MEMBERS = ["rd", "rs1", "rs2", "rs3", "imm", "extra"]
 INSN_FLAGS = {"end": "INSN_END", "system": "INSN_SYSTEM", "mem": "INSN_MEMORY"}
 NEEDS = {"fp": "RV_NEED_FP", "rm": "RV_NEED_RM", "cbo-inval": "RV_NEED_CBO_INVAL",
-         "cbo-clean": "RV_NEED_CBO_CLEAN", "cbo-zero": "RV_NEED_CBO_ZERO"}
+         "cbo-clean": "RV_NEED_CBO_CLEAN", "cbo-zero": "RV_NEED_CBO_ZERO", "vec": "RV_NEED_VECTOR",
+         "vrm": "RV_NEED_FRM"}
+# The first profile that has an extension; rva22 has those that name none.
+PROFILES = {"rva23": "RV_NEED_RVA23", "max": "RV_NEED_MAX"}
 
 
 class Field:
@@ -98,7 +101,7 @@ def fail(where, text):
 def parse(paths):
     formats, rows = {}, []
     for path in paths:
-        ext = None
+        ext, profile = None, []
         for n, line in enumerate(pathlib.Path(path).read_text().splitlines(), 1):
             where = f"{path}:{n}"
             if line.startswith("#") or not line.strip():
@@ -117,7 +120,8 @@ def parse(paths):
                             raise ValueError(f"unknown member {key}")
                     formats[m[1]] = Format(m[1], fields, ignore, m[3])
                 elif line.startswith("extension "):
-                    ext = line.split()[1]
+                    _, ext, *profile = line.split()
+                    profile = [PROFILES[p] for p in profile]
                 else:
                     name, *rest = line.split()
                     bits = ""
@@ -127,6 +131,7 @@ def parse(paths):
                     if len(bits) not in (16, 32):
                         raise ValueError(f"{len(bits)} bits")
                     rows.append(Row(where, ext, name, bits, formats[fmt], flags, op, section))
+                    rows[-1].needs += profile
             except (ValueError, KeyError, TypeError) as e:
                 fail(where, repr(e))
     return formats, rows

@@ -6,7 +6,7 @@
 
 #include "cpu/core/cpu.h"
 
-#define REPLAY_MAX 4096
+#define REPLAY_MAX (64 * 512) /* a block of vector accesses, element by element */
 
 enum replay_kind {
     REPLAY_LOAD,

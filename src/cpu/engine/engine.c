@@ -22,6 +22,8 @@ int engine_new(const struct engine_config *config, struct engine **ret, struct e
         return error_set(err, ENOMEM, "out of memory");
     assert(config->max_vcpus <= ENGINE_MAX_CPUS);
     e->config = *config;
+    rv_isa_string((enum rv_profile)config->profile, e->isa, sizeof(e->isa));
+    static_assert(sizeof(e->isa) >= RV_ISA_BYTES, "every ISA string fits");
     mutex_init(&e->world.lock);
     cond_init(&e->world.changed);
     rc = cache_init(&e->cache, config->cache_bytes ? config->cache_bytes : DEFAULT_CACHE_BYTES);
@@ -247,6 +249,8 @@ int engine_new_vcpu(struct engine *e, unsigned index, struct vcpu **ret, struct 
         vcpu_destroy(&ec->vcpu);
         return error_set(err, ENOMEM, "out of memory for a vCPU");
     }
+    h->profile = (enum rv_profile)e->config.profile; /* the same values */
+    h->vec.vlenb = (uint16_t)(e->config.vlen / 8);
     rv_hart_init(h, e->config.builtin_sbi, e->config.reset_pc, e->config.timebase_hz);
     *ret = &ec->vcpu;
     return 0;
@@ -254,7 +258,7 @@ int engine_new_vcpu(struct engine *e, unsigned index, struct vcpu **ret, struct 
 
 const char *engine_isa_string(const struct engine *e)
 {
-    return rv_isa_string();
+    return e->isa;
 }
 
 const char *engine_mmu_type(const struct engine *e)

@@ -12,6 +12,9 @@ enum engine_kind { ENGINE_INTERP, ENGINE_JIT, ENGINE_CHECK };
 
 enum engine_dump { DUMP_GUEST = 1, DUMP_IR = 2, DUMP_OPT = 4, DUMP_REGS = 8, DUMP_HOST = 16 };
 
+/** Which extensions a hart has: all there are, or those of RVA23S64, RVA22S64. */
+enum engine_profile { ENGINE_PROFILE_MAX, ENGINE_PROFILE_RVA23, ENGINE_PROFILE_RVA22 };
+
 struct engine_config {
     enum engine_kind kind;
     struct mem *mem;            /* frozen after engine_new(), before the first vcpu_run() */
@@ -23,6 +26,8 @@ struct engine_config {
     uint64_t reset_pc; /* M-mode reset vector */
     unsigned dump;     /* enum engine_dump bits */
     int dump_fd;
+    unsigned profile;   /* enum engine_profile */
+    unsigned vlen;      /* bits of a vector register, 128, 256 or 512; 0 = 256 */
     size_t cache_bytes; /* translation cache bound, 0 = default */
 };
 

@@ -91,6 +91,7 @@ struct engine {
         struct cond changed;
         bool exclusive; /* [lock] somebody wants all others outside */
     } world;
+    char isa[640]; /* [init] */
     struct cache cache;
     struct jit *jit; /* NULL: interpreter only */
 };

@@ -113,6 +113,79 @@ static bool allowed_fp(const struct rv_hart *h, unsigned n, bool write)
     return h->mstatus & MSTATUS_FS;
 }
 
+/* --- Vectors --- */
+
+#define VECTOR(name, mask)                                                \
+    static uint64_t get_##name(struct rv_hart *h, unsigned n)             \
+    {                                                                     \
+        return h->vec.name;                                               \
+    }                                                                     \
+    static void set_##name(struct rv_hart *h, unsigned n, uint64_t value) \
+    {                                                                     \
+        h->vec.name = (uint8_t)(value & (mask));                          \
+        rv_set_vs_dirty(h);                                               \
+    }
+VECTOR(vxsat, 1)
+VECTOR(vxrm, 3)
+
+static uint64_t get_vstart(struct rv_hart *h, unsigned n)
+{
+    return h->vec.vstart;
+}
+
+/** As many bits as number the elements of the largest group. */
+static void set_vstart(struct rv_hart *h, unsigned n, uint64_t value)
+{
+    h->vec.vstart = value & (h->vec.vlenb * 8u - 1);
+    rv_set_vs_dirty(h);
+}
+
+static uint64_t get_vcsr(struct rv_hart *h, unsigned n)
+{
+    return (uint64_t)h->vec.vxrm << 1 | h->vec.vxsat;
+}
+
+static void set_vcsr(struct rv_hart *h, unsigned n, uint64_t value)
+{
+    set_vxsat(h, 0, value);
+    set_vxrm(h, 0, value >> 1);
+}
+
+static uint64_t get_vl(struct rv_hart *h, unsigned n)
+{
+    return h->vec.vl;
+}
+
+static uint64_t get_vtype(struct rv_hart *h, unsigned n)
+{
+    return h->vec.vtype;
+}
+
+/* These two are read-only to the guest: for debuggers and saved state, in either order. */
+static void set_vl(struct rv_hart *h, unsigned n, uint64_t value)
+{
+    h->vec.vl_wanted = value;
+    h->vec.vl = MIN(value, (uint64_t)h->vec.vlmax);
+}
+
+static void set_vtype(struct rv_hart *h, unsigned n, uint64_t value)
+{
+    uint64_t vstart = h->vec.vstart;
+
+    rv_set_vtype(h, value, h->vec.vl_wanted);
+    h->vec.vstart = vstart;
+}
+
+static uint64_t get_vlenb(struct rv_hart *h, unsigned n)
+{
+    return h->vec.vlenb;
+}
+
+static bool allowed_vector(const struct rv_hart *h, unsigned n, bool write)
+{
+    return h->mstatus & MSTATUS_VS;
+}
+
 /* --- Trap vectors and interrupt registers --- */
 
 /* Modes 2 and 3 are reserved: the mode stays. */
@@ -364,6 +437,8 @@ static uint64_t get_misa(struct rv_hart *h, unsigned n)
 
     for (const char *p = "ABCDFIMSU"; *p; p++)
         letters |= BIT(*p - 'A');
+    if (h->profile != RV_PROFILE_RVA22)
+        letters |= BIT('V' - 'A');
     return 2ULL << 62 | letters;
 }
 

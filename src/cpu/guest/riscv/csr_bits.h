@@ -10,6 +10,10 @@ enum {
     CSR_FFLAGS = 0x001,
     CSR_FRM = 0x002,
     CSR_FCSR = 0x003,
+    CSR_VSTART = 0x008,
+    CSR_VXSAT = 0x009,
+    CSR_VXRM = 0x00a,
+    CSR_VCSR = 0x00f,
     CSR_SEED = 0x015,
     CSR_SSTATUS = 0x100,
     CSR_SIE = 0x104,
@@ -51,6 +55,9 @@ enum {
     CSR_TIME = 0xc01,
     CSR_INSTRET = 0xc02,
     CSR_HPMCOUNTER3 = 0xc03,
+    CSR_VL = 0xc20,
+    CSR_VTYPE = 0xc21,
+    CSR_VLENB = 0xc22,
     CSR_SCOUNTOVF = 0xda0,
     CSR_MVENDORID = 0xf11,
     CSR_MHARTID = 0xf14,
@@ -61,6 +68,7 @@ enum {
 #define MSTATUS_SPIE      BIT(5)
 #define MSTATUS_MPIE      BIT(7)
 #define MSTATUS_SPP       BIT(8)
+#define MSTATUS_VS        (3ULL << 9)
 #define MSTATUS_MPP_SHIFT 11
 #define MSTATUS_MPP       (3ULL << MSTATUS_MPP_SHIFT)
 #define MSTATUS_FS        (3ULL << 13)
@@ -73,6 +81,8 @@ enum {
 #define MSTATUS_UXL_64    (2ULL << 32)
 #define MSTATUS_SXL_64    (2ULL << 34)
 #define MSTATUS_SD        BIT(63)
+
+#define VTYPE_VILL BIT(63)
 
 #define MIP_SSIP   BIT(RV_IRQ_SSI)
 #define MIP_MSIP   BIT(RV_IRQ_MSI)

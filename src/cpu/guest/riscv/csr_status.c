@@ -7,7 +7,7 @@
 #include "cpu/guest/riscv/trace_riscv.h"
 
 #define SSTATUS_WRITABLE \
-    (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR)
+    (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_VS | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR)
 #define MSTATUS_WRITABLE                                                                        \
     (SSTATUS_WRITABLE | MSTATUS_MIE | MSTATUS_MPIE | MSTATUS_MPP | MSTATUS_MPRV | MSTATUS_TVM | \
      MSTATUS_TW | MSTATUS_TSR)
@@ -68,6 +68,14 @@ void rv_update_mode(struct rv_hart *h)
         mode |= RV_MODE_FS;
     if ((h->mstatus & MSTATUS_FS) == MSTATUS_FS)
         mode |= RV_MODE_FS_DIRTY;
+    if (h->mstatus & MSTATUS_VS)
+        mode |= RV_MODE_VS;
+    if ((h->mstatus & MSTATUS_VS) == MSTATUS_VS)
+        mode |= RV_MODE_VS_DIRTY;
+    if (h->profile == RV_PROFILE_RVA22)
+        mode |= RV_MODE_RVA22;
+    if (h->profile == RV_PROFILE_RVA23)
+        mode |= RV_MODE_RVA23;
     if (h->frm == 0)
         mode |= RV_MODE_FRM_RNE;
     if (h->frm > 4)
@@ -86,11 +94,39 @@ void rv_set_fs_dirty(struct rv_hart *h)
     h->cpu.mode |= RV_MODE_FS | RV_MODE_FS_DIRTY;
 }
 
+void rv_set_vs_dirty(struct rv_hart *h)
+{
+    h->mstatus |= MSTATUS_VS;
+    h->cpu.mode |= RV_MODE_VS | RV_MODE_VS_DIRTY;
+}
+
+void rv_set_vtype(struct rv_hart *h, uint64_t vtype, uint64_t avl)
+{
+    struct rv_vector *v = &h->vec;
+    int lmul = (int)sext(vtype, 3);
+    unsigned sew = (unsigned)BITS(vtype, 5, 3);
+
+    /* Fractions must hold an element of SEW in as many bits of the widest (ELEN). */
+    if (vtype >> 8 || lmul == -4 || sew > 3 || (int)sew > 3 + MIN(lmul, 0)) {
+        vtype = VTYPE_VILL;
+        lmul = 0;
+        sew = 0;
+        avl = 0;
+    }
+    v->vtype = vtype;
+    v->sew = (uint8_t)sew;
+    v->lmul = (int8_t)lmul;
+    v->vlmax = (uint16_t)((unsigned)v->vlenb << 3 >> (3 - lmul + (int)sew));
+    v->vl = MIN(avl, (uint64_t)v->vlmax);
+    v->vstart = 0;
+    rv_set_vs_dirty(h);
+}
+
 /* --- mstatus, sstatus --- */
 
 uint64_t rv_get_mstatus(const struct rv_hart *h)
 {
-    bool dirty = (h->mstatus & MSTATUS_FS) == MSTATUS_FS;
+    bool dirty = (h->mstatus & MSTATUS_FS) == MSTATUS_FS || (h->mstatus & MSTATUS_VS) == MSTATUS_VS;
 
     return h->mstatus | MSTATUS_UXL_64 | MSTATUS_SXL_64 | (dirty ? MSTATUS_SD : 0);
 }
@@ -98,6 +134,8 @@ uint64_t rv_get_mstatus(const struct rv_hart *h)
 void rv_set_mstatus(struct rv_hart *h, uint64_t value)
 {
     value &= MSTATUS_WRITABLE;
+    if (h->profile == RV_PROFILE_RVA22)
+        value &= ~MSTATUS_VS;
     if (BITS(value, MSTATUS_MPP_SHIFT + 1, MSTATUS_MPP_SHIFT) == 2) /* reserved: MPP stays */
         value = (value & ~MSTATUS_MPP) | (h->mstatus & MSTATUS_MPP);
     /* MXR needs no flush: pages readable only by it are never entered in the TLB. */

@@ -72,9 +72,9 @@ static uint64_t clear_bits(unsigned csr, uint64_t bits)
 
 TEST(absent_registers_are_illegal)
 {
-    /* tselect, pmpcfg1, pmpaddr16, mtinst, hstatus, dcsr, vstart, timeh, beyond the space */
+    /* tselect, pmpcfg1, pmpaddr16, mtinst, hstatus, dcsr, vsstatus, timeh, beyond the space */
     static const unsigned absent[] = {0x7a0, 0x3a1, 0x3c0, 0x34a, 0x600,
-                                      0x7b0, 0x008, 0xc81, 0x1000};
+                                      0x7b0, 0x200, 0xc81, 0x1000};
     uint64_t v;
     char name[16];
 
@@ -104,7 +104,7 @@ TEST(numbers_say_privilege_and_read_only)
     set(CSR_MISA, 0);
     EXPECT_EQ(get(CSR_MISA), misa);
     EXPECT_EQ(misa >> 62, 2);
-    EXPECT_EQ(misa & MASK(26), 0x14112f);
+    EXPECT_EQ(misa & MASK(26), 0x34112f);
 }
 
 TEST(names_count_as_the_specification_does)
@@ -138,13 +138,13 @@ TEST(mstatus_is_legal)
 {
     start(RV_M);
     set(CSR_MSTATUS, UINT64_MAX);
-    EXPECT_EQ(get(CSR_MSTATUS), MSTATUS_SD | MSTATUS_UXL_64 | MSTATUS_SXL_64 | 0x7e79aa);
+    EXPECT_EQ(get(CSR_MSTATUS), MSTATUS_SD | MSTATUS_UXL_64 | MSTATUS_SXL_64 | 0x7e7faa);
     set(CSR_MSTATUS, 2ULL << MSTATUS_MPP_SHIFT); /* reserved: stays M */
     EXPECT_EQ(get(CSR_MSTATUS) & MSTATUS_MPP, MSTATUS_MPP);
     set(CSR_MSTATUS, 0);
     EXPECT_EQ(get(CSR_MSTATUS), MSTATUS_UXL_64 | MSTATUS_SXL_64);
     set(CSR_SSTATUS, UINT64_MAX);
-    EXPECT_EQ(get(CSR_SSTATUS), MSTATUS_SD | MSTATUS_UXL_64 | 0xc6122);
+    EXPECT_EQ(get(CSR_SSTATUS), MSTATUS_SD | MSTATUS_UXL_64 | 0xc6722);
     EXPECT_EQ(get(CSR_MSTATUS) & (MSTATUS_MIE | MSTATUS_TVM), 0);
 }
 
@@ -374,4 +374,46 @@ TEST(debugger_access_ignores_privilege)
     EXPECT_EQ(rv_csr_poke(h, CSR_MHARTID, 9), 0);
     EXPECT_EQ(rv_csr_peek(h, CSR_MHARTID, &v), 0);
     EXPECT_EQ(v, 5);
+}
+
+TEST(vector_registers)
+{
+    start(RV_M);
+    h->vec.vlenb = 32;
+    set(CSR_MSTATUS, 0);
+    for (unsigned csr = CSR_VSTART; csr <= CSR_VXRM; csr++)
+        EXPECT_TRUE(read_faults(csr) && write_faults(csr, 0));
+    EXPECT_TRUE(read_faults(CSR_VL) && read_faults(CSR_VLENB) && read_faults(CSR_VTYPE));
+    set(CSR_MSTATUS, 1 << 9); /* VS = Initial */
+    EXPECT_EQ(get(CSR_MSTATUS) & MSTATUS_SD, 0);
+    EXPECT_EQ(get(CSR_VLENB), 32);
+    EXPECT_TRUE(write_faults(CSR_VL, 0));
+    set(CSR_VCSR, UINT64_MAX);
+    EXPECT_EQ(get(CSR_VCSR), 7);
+    EXPECT_EQ(get(CSR_VXRM), 3);
+    EXPECT_EQ(get(CSR_VXSAT), 1);
+    EXPECT_EQ(get(CSR_MSTATUS) & (MSTATUS_SD | MSTATUS_VS), MSTATUS_SD | MSTATUS_VS);
+    set(CSR_VSTART, UINT64_MAX); /* numbers the elements of the largest group */
+    EXPECT_EQ(get(CSR_VSTART), 255);
+    rv_set_vtype(h, 0x13, 1000); /* e32, m8 */
+    EXPECT_EQ(get(CSR_VL), 64);
+    EXPECT_EQ(get(CSR_VSTART), 0);
+    rv_set_vtype(h, 0x1d, 1); /* e64 in an eighth of a register */
+    EXPECT_EQ(get(CSR_VTYPE), VTYPE_VILL);
+    EXPECT_EQ(get(CSR_VL), 0);
+    /* a debugger sets vl and vtype in any order, never to more than there is */
+    EXPECT_EQ(rv_csr_poke(h, CSR_VL, 9), 0);
+    EXPECT_EQ(rv_csr_poke(h, CSR_VTYPE, 0x10), 0);
+    EXPECT_EQ(get(CSR_VL), 8);
+}
+
+TEST(a_hart_without_vectors_has_no_state_of_them)
+{
+    start(RV_M);
+    h->profile = RV_PROFILE_RVA22;
+    set(CSR_MSTATUS, MSTATUS_VS);
+    EXPECT_EQ(get(CSR_MSTATUS) & MSTATUS_VS, 0);
+    EXPECT_TRUE(read_faults(CSR_VLENB));
+    EXPECT_EQ(get(CSR_MISA) >> 21 & 1, 0);
+    h->profile = RV_PROFILE_MAX;
 }

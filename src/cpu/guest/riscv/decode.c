@@ -22,6 +22,14 @@ static bool needs_met(unsigned needs, uint64_t mode, unsigned rm)
         return false;
     if ((needs & RV_NEED_RM) && (rm == RM_DYNAMIC ? (mode & RV_MODE_FRM_BAD) != 0 : rm > RM_LAST))
         return false;
+    if ((needs & RV_NEED_VECTOR) && !(mode & RV_MODE_VS))
+        return false;
+    if ((needs & RV_NEED_FRM) && (mode & RV_MODE_FRM_BAD))
+        return false;
+    if ((needs & RV_NEED_RVA23) && (mode & RV_MODE_RVA22))
+        return false;
+    if ((needs & RV_NEED_MAX) && (mode & (RV_MODE_RVA22 | RV_MODE_RVA23)))
+        return false;
     if ((needs & RV_NEED_CBO_INVAL) && (cbo & 1))
         return false;
     if ((needs & RV_NEED_CBO_CLEAN) && !(cbo & 4))

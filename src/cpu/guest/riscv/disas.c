@@ -3,8 +3,8 @@
  *
  * Words of a syntax: rd rs1 rs2, fd fs1 fs2 fs3 (registers), imm (decimal), hex, upper (imm >> 12),
  * target (pc + imm), zimm (rs1 as a number), csr, rm (unless dynamic), rmexact (unless RNE),
- * pred, succ (of FENCE), const (of FLI). Everything else is literal.
- * Any thread. */
+ * pred, succ (of FENCE), const (of FLI), vd vs1 vs2, vm (unless not masked), vtype. Everything else
+ * is literal. Any thread. */
 #include "cpu/guest/riscv/regs_internal.h"
 #include "cpu/guest/riscv/rows.h"
 
@@ -45,6 +45,11 @@ static const char fli_names[32][20] = {"-1.0",
                                        "65536.0",
                                        "inf",
                                        "nan"};
+
+static const char v_names[32][4] = {"v0",  "v1",  "v2",  "v3",  "v4",  "v5",  "v6",  "v7",
+                                    "v8",  "v9",  "v10", "v11", "v12", "v13", "v14", "v15",
+                                    "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23",
+                                    "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31"};
 
 /** Text being written, always terminated. */
 struct out {
@@ -94,6 +99,37 @@ static void put_rm(struct out *o, const struct insn *insn, unsigned implied)
         o->buf[--o->len] = '\0';
 }
 
+static void put_mask(struct out *o, const struct insn *insn)
+{
+    if (!(insn->rs3 & 1))
+        put(o, "v0.t");
+    else if (o->len && o->buf[o->len - 1] == ',')
+        o->buf[--o->len] = '\0';
+}
+
+/** As binutils writes it: a number where a field is reserved. */
+static void put_vtype(struct out *o, unsigned vtype)
+{
+    static const char lmul[8][4] = {"m1", "m2", "m4", "m8", "", "mf8", "mf4", "mf2"};
+
+    if (vtype >> 8 || (vtype >> 3 & 7) > 3 || (vtype & 7) == 4)
+        put(o, "%u", vtype);
+    else
+        put(o, "e%u,%s,%s,%s", 8u << (vtype >> 3 & 7), lmul[vtype & 7], vtype & 64 ? "ta" : "tu",
+            vtype & 128 ? "ma" : "mu");
+}
+
+/** A vector memory access of several fields: vlse8.v is vlsseg2e8.v. */
+static void put_segment_name(struct out *o, const char *name, unsigned fields)
+{
+    const char *e = name;
+
+    for (const char *p = name; *p; p++)
+        if (*p == 'e' && (p[1] == 'i' || (p[1] >= '0' && p[1] <= '9')))
+            e = p;
+    put(o, "%.*sseg%u%s", (int)(e - name), name, fields, e);
+}
+
 /** Write the operand called @word; false if there is none of that name. */
 static bool put_operand(struct out *o, const char *word, const struct insn *insn, uint64_t pc)
 {
@@ -108,6 +144,9 @@ static bool put_operand(struct out *o, const char *word, const struct insn *insn
         {"fs1",   rv_f_names[insn->rs1 & 31]},
         {"fs2",   rv_f_names[insn->rs2 & 31]},
         {"fs3",   rv_f_names[insn->rs3 & 31]},
+        {"vd",    v_names[insn->rd & 31]    },
+        {"vs1",   v_names[insn->rs1 & 31]   },
+        {"vs2",   v_names[insn->rs2 & 31]   },
         {"const", fli_names[insn->rs1 & 31] },
     };
 
@@ -131,6 +170,10 @@ static bool put_operand(struct out *o, const char *word, const struct insn *insn
         put_csr(o, insn->extra);
     else if (!strcmp(word, "rm"))
         put_rm(o, insn, 7);
+    else if (!strcmp(word, "vm"))
+        put_mask(o, insn);
+    else if (!strcmp(word, "vtype"))
+        put_vtype(o, (unsigned)insn->imm);
     else if (!strcmp(word, "rmexact"))
         put_rm(o, insn, 0);
     else if (!strcmp(word, "pred"))
@@ -177,7 +220,10 @@ void rv_disassemble(const struct cpu *c, const struct insn *insn, uint64_t pc, c
     }
     row = &rv_rows[rv_op_rows[insn->op]];
     format = &rv_formats[row->format];
-    put(&o, "%s", row->name);
+    if (insn->imm && !strncmp(row->extension, "v", 2) && insn->flags & INSN_MEMORY)
+        put_segment_name(&o, row->name, (unsigned)insn->imm + 1);
+    else
+        put(&o, "%s", row->name);
     if (!strncmp(format->name, "amo", 3) || !strcmp(format->name, "lr"))
         put(&o, "%s", order_names[insn->rs3 & 3]);
     if (*format->syntax) {

@@ -20,10 +20,16 @@ enum rv_mode {
     RV_MODE_FS_DIRTY = 1 << 5, /* mstatus.FS == Dirty already: no need to mark it */
     RV_MODE_FRM_RNE = 1 << 6,  /* frm == RNE: dynamic rounding may be taken as RNE */
     RV_MODE_FRM_BAD = 1 << 7,  /* frm is a reserved value: dynamic rounding is illegal */
-    RV_MODE_VS = 1 << 8,       /* reserved for V */
+    RV_MODE_VS = 1 << 8,       /* mstatus.VS != Off: vector instructions are legal */
     RV_MODE_CBO_SHIFT = 9,     /* 4 bits: cbo.inval trap, cbo.inval as flush, cbo.clean/flush legal,
                                   cbo.zero legal at this privilege */
+    RV_MODE_VS_DIRTY = 1 << 13, /* mstatus.VS == Dirty already */
+    RV_MODE_RVA22 = 1 << 14,    /* what a hart of this profile does not have is illegal; neither */
+    RV_MODE_RVA23 = 1 << 15,    /* bit: it has everything */
 };
+
+/** What a hart has: the mandatory extensions of a profile and some of its options, or all. */
+enum rv_profile { RV_PROFILE_MAX, RV_PROFILE_RVA23, RV_PROFILE_RVA22 };
 
 enum rv_mmu { RV_MMU_U = 0, RV_MMU_S = 1, RV_MMU_S_SUM = 2, RV_MMU_M = 3 };
 
@@ -55,6 +61,9 @@ enum rv_irq {
     RV_IRQ_LCOF = 13,
 };
 
+#define RV_VLEN_MIN       128 /* bits, and powers of two between */
+#define RV_VLEN_MAX       512
+#define RV_VLEN_DEFAULT   256
 #define RV_PMP_ENTRIES    16
 #define RV_COUNTERS       32
 #define RV_CBO_BLOCK      64 /* bytes, cbom and cboz */
@@ -95,6 +104,22 @@ enum rv_event {
     RV_EVENTS,
 };
 
+struct rv_vk_table;
+
+/** Vector state. Register r is at v[r * vlenb], so that a group of registers is one array. */
+struct rv_vector {
+    const struct rv_vk_table *kernels; /* [init] */
+    uint64_t vl, vstart;               /* vl <= vlmax always */
+    uint64_t vtype;                    /* as it reads */
+    uint64_t vl_wanted;                /* by a debugger, to hold when vtype is next set by it */
+    uint8_t vxrm, vxsat;               /* fixed-point rounding mode and saturation flag */
+    uint8_t sew;                       /* log2 of the bytes of an element, from vtype */
+    int8_t lmul;                       /* log2 of the registers of a group, from vtype */
+    uint16_t vlmax;
+    uint16_t vlenb; /* [init] bytes of a register */
+    uint64_t v[32 * RV_VLEN_MAX / 64];
+};
+
 struct rv_hart {
     struct cpu cpu;
 
@@ -131,9 +156,11 @@ struct rv_hart {
     uint64_t events[RV_EVENTS];             /* engine events since reset, by enum rv_event */
     bool counters_filtered;                 /* some counter stops in some privilege modes */
     bool overflow_armed;                    /* some hpm counter would interrupt when it overflows */
-    bool timer_fired;     /* stimecmp was seen to be reached: sticks until it is written */
-    uint64_t timebase_hz; /* [init] */
-    uint64_t reset_pc;    /* [init] */
+    bool timer_fired;        /* stimecmp was seen to be reached: sticks until it is written */
+    uint64_t timebase_hz;    /* [init] */
+    uint64_t reset_pc;       /* [init] */
+    enum rv_profile profile; /* [init] */
+    struct rv_vector vec;
 };
 
 static inline struct rv_hart *rv_hart_of(struct cpu *c)
@@ -162,6 +189,11 @@ int rv_csr_poke(struct rv_hart *h, unsigned csr, uint64_t value);
 void rv_update_mode(struct rv_hart *h);
 /** Mark mstatus.FS dirty (and SD). */
 void rv_set_fs_dirty(struct rv_hart *h);
+/** The same of mstatus.VS. */
+void rv_set_vs_dirty(struct rv_hart *h);
+/** vtype becomes @vtype (vill for a value that is not supported) and vl as for a vector of @avl
+ * elements. */
+void rv_set_vtype(struct rv_hart *h, uint64_t vtype, uint64_t avl);
 /** mip as the hart sees it now: software bits, inputs, stimecmp. */
 uint64_t rv_mip(struct rv_hart *h);
 /** The time CSR. */
@@ -211,10 +243,13 @@ void rv_disassemble(const struct cpu *c, const struct insn *insn, uint64_t pc, c
                     size_t size);
 
 /** ops.c: the table that ties it together, and the initialiser of a zeroed struct rv_hart (cpu part
- * filled by the engine). */
+ * filled by the engine; profile and vec.vlenb too, unless the widest and the default are wanted).
+ */
 extern const struct cpu_ops rv_cpu_ops;
 void rv_hart_init(struct rv_hart *h, bool builtin_sbi, uint64_t reset_pc, uint64_t timebase_hz);
-const char *rv_isa_string(void);
+/** The ISA string of a hart of @profile, "rv64imafdc...", at most RV_ISA_BYTES. */
+void rv_isa_string(enum rv_profile profile, char *buf, size_t size);
+#define RV_ISA_BYTES 640
 const char *rv_mmu_type(void);
 
 #endif

@@ -102,13 +102,17 @@ struct compared {
     }
 
 static const struct compared compared[] = {
-    MEMBER(cpu.pc),  MEMBER(cpu.instret), MEMBER(cpu.mode),       MEMBER(cpu.fp_flags),
-    MEMBER(priv),    MEMBER(frm),         MEMBER(mstatus),        MEMBER(medeleg),
-    MEMBER(mideleg), MEMBER(mie),         MEMBER(mtvec),          MEMBER(mscratch),
-    MEMBER(mepc),    MEMBER(mcause),      MEMBER(mtval),          MEMBER(mcounteren),
-    MEMBER(menvcfg), MEMBER(stvec),       MEMBER(sscratch),       MEMBER(sepc),
-    MEMBER(scause),  MEMBER(stval),       MEMBER(scounteren),     MEMBER(senvcfg),
-    MEMBER(satp),    MEMBER(stimecmp),    MEMBER(reservation_va), MEMBER(reservation_value),
+    MEMBER(cpu.pc),       MEMBER(cpu.instret),    MEMBER(cpu.mode),
+    MEMBER(cpu.fp_flags), MEMBER(priv),           MEMBER(frm),
+    MEMBER(mstatus),      MEMBER(medeleg),        MEMBER(mideleg),
+    MEMBER(mie),          MEMBER(mtvec),          MEMBER(mscratch),
+    MEMBER(mepc),         MEMBER(mcause),         MEMBER(mtval),
+    MEMBER(mcounteren),   MEMBER(menvcfg),        MEMBER(stvec),
+    MEMBER(sscratch),     MEMBER(sepc),           MEMBER(scause),
+    MEMBER(stval),        MEMBER(scounteren),     MEMBER(senvcfg),
+    MEMBER(vec.vl),       MEMBER(vec.vtype),      MEMBER(vec.vstart),
+    MEMBER(vec.vxrm),     MEMBER(vec.vxsat),      MEMBER(satp),
+    MEMBER(stimecmp),     MEMBER(reservation_va), MEMBER(reservation_value),
 };
 
 static uint64_t value_at(const struct rv_hart *h, const struct compared *m)
@@ -151,6 +155,13 @@ bool rv_diff(const struct cpu *a, const struct cpu *b, char *buf, size_t size)
         if (differ(buf, size, rv_x_names[r], ha->x[r], hb->x[r]) ||
             differ(buf, size, rv_f_names[r], ha->f[r], hb->f[r]))
             return true;
+    for (unsigned r = 0; r < 32 * ha->vec.vlenb / 8u; r++) {
+        char name[24];
+
+        (void)snprintf(name, sizeof(name), "v%u+%u", r * 8 / ha->vec.vlenb, r * 8 % ha->vec.vlenb);
+        if (differ(buf, size, name, ha->vec.v[r], hb->vec.v[r]))
+            return true;
+    }
     if (ha->exception_pending &&
         hb->exception_pending) /* a replayed access does not raise it anew */
         return differ(buf, size, "exception cause", ha->exception_cause, hb->exception_cause) ||

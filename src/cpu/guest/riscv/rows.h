@@ -23,6 +23,10 @@ enum rv_need {
     RV_NEED_CBO_CLEAN = 8,
     RV_NEED_CBO_ZERO = 16,
     RV_NEED_ILLEGAL = 32, /* no such encoding */
+    RV_NEED_VECTOR = 64,  /* mstatus.VS not Off */
+    RV_NEED_FRM = 128,    /* frm is a valid rounding mode, whether the instruction rounds or not */
+    RV_NEED_RVA23 = 256,  /* a hart of this profile or a wider one */
+    RV_NEED_MAX = 512,
 };
 
 struct rv_segment {
@@ -53,8 +57,8 @@ struct rv_row {
     uint16_t op; /* enum rv_op */
     uint8_t format;
     uint8_t size;
-    uint8_t flags; /* enum insn_flags */
-    uint8_t needs; /* enum rv_need */
+    uint8_t flags;  /* enum insn_flags */
+    uint16_t needs; /* enum rv_need */
 };
 
 extern const struct rv_format rv_formats[];

@@ -29,6 +29,14 @@ static const struct state_field hart_fields[] = {
     {0},
 };
 
+static const struct state_field vector_fields[] = {
+    STATE_FIELD(struct rv_vector, vlenb),
+    STATE_FIELD(struct rv_vector, vl),
+    STATE_FIELD(struct rv_vector, vtype),
+    STATE_ARRAY(struct rv_vector, v),
+    {0},
+};
+
 /** A control and status register that can be set, and is more than a view of others? */
 static bool is_saved(const struct vcpu_reg *r)
 {
@@ -53,6 +61,36 @@ void rv_save(struct cpu *c, struct state_out *out)
             state_put_u64(out, regs[i].name, value);
     }
     state_end(out);
+    if (h->profile == RV_PROFILE_RVA22)
+        return;
+    state_begin(out, "riscv-vector", c->index, 1);
+    state_put(out, vector_fields, &h->vec);
+    state_end(out);
+}
+
+/** What the section of vectors has, if there is one: before the CSRs, of which mstatus.VS is one.
+ */
+static int load_vector(struct rv_hart *h, const struct state_in *in, struct error *err)
+{
+    const struct state_section *s;
+    struct rv_vector loaded;
+    int rc;
+
+    if (!state_has(in, "riscv-vector", h->cpu.index))
+        return 0;
+    rc = state_find(in, "riscv-vector", h->cpu.index, 1, &s, err);
+    if (!rc)
+        rc = state_get(s, vector_fields, &loaded, err);
+    if (!rc)
+        rc = state_check_all_read(s, err);
+    if (!rc && (h->profile == RV_PROFILE_RVA22 || loaded.vlenb != h->vec.vlenb))
+        rc = state_bad(s, err, "vector registers of %u bits, the processor has %u",
+                       8u * loaded.vlenb, h->profile == RV_PROFILE_RVA22 ? 0 : 8u * h->vec.vlenb);
+    if (rc)
+        return rc;
+    rv_set_vtype(h, loaded.vtype, loaded.vl);
+    memcpy(h->vec.v, loaded.v, sizeof(h->vec.v));
+    return 0;
 }
 
 static int load_registers(struct rv_hart *h, const struct state_section *s, struct error *err)
@@ -111,6 +149,8 @@ int rv_load(struct cpu *c, const struct state_in *in, struct error *err)
         return rc;
     c->ops->reset(c);
     rc = load_registers(h, s, err);
+    if (!rc)
+        rc = load_vector(h, in, err);
     if (!rc)
         rc = load_csrs(h, s, err);
     if (!rc)

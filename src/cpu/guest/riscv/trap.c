@@ -286,6 +286,9 @@ void rv_reset(struct cpu *c)
 
     memset(h->x, 0, sizeof(h->x));
     memset(h->f, 0, sizeof(h->f));
+    memset(h->vec.v, 0, sizeof(h->vec.v));
+    h->vec.vxrm = h->vec.vxsat = 0;
+    rv_set_vtype(h, VTYPE_VILL, 0);
     memset((char *)h + first, 0, offsetof(struct rv_hart, timebase_hz) - first);
     h->frm = 0;
     h->exception_pending = false;
