@@ -205,6 +205,32 @@ TEST(snapshots_are_written_beside_the_file)
     free(before);
 }
 
+/* Its clusters are placed by the format, and then written past it. */
+TEST(requests_in_flight_match_a_model_in_qcow2)
+{
+    struct disk *with = NULL;
+    uint8_t *got = malloc(DISK_BYTES);
+
+    (void)snprintf(path, sizeof(path), "/var/tmp/blk_io_test-%d.qcow2", (int)getpid());
+    (void)atexit(remove_file);
+    ASSERT_EQ(disk_create(path, disk_format_find("qcow2"),
+                          &(struct disk_create){.size_bytes = DISK_BYTES}, NULL),
+              0);
+    ASSERT_EQ(disk_open(path, NULL, &with, NULL), 0);
+    begin_with(with, 2);
+    run_rounds(60);
+    test_driver_done(&d);
+    ASSERT_EQ(disk_open(path, NULL, &with, NULL), 0);
+    ASSERT_TRUE(got);
+    ASSERT_EQ(disk_pread(with, got, DISK_BYTES, 0), 0);
+    EXPECT_TRUE(!memcmp(got, model, DISK_BYTES));
+    struct disk_check check = {0};
+    EXPECT_EQ(disk_check(with, 0, &check, NULL), 0);
+    EXPECT_EQ(check.errors, 0);
+    disk_close(with);
+    free(got);
+}
+
 TEST(reset_and_free_wait_for_transfers)
 {
     ASSERT_TRUE(begin_file(0));

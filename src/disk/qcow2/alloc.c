@@ -7,9 +7,8 @@
  *
  * A reference that is dropped goes through three lists: `freed`; at the next flush `flushing`,
  * until the flush has made the drop durable; `draining`, until all requests that were under way
- * then have ended, since they may still use the place. Requests count themselves in one of two
- * counters; starting to drain makes new ones use the other. Only then the refcount falls, the
- * cluster is punched, and it may be given out again.
+ * then have ended, since they may still use the place (disk_io_is_past()). Only then the refcount
+ * falls, the cluster is punched, and it may be given out again.
  *
  * Threads: `lock` for writing, unless said otherwise. */
 #include "disk/qcow2/qcow2.h"
@@ -295,12 +294,10 @@ void qcow2_settle(struct qcow2 *q, bool success)
         q->draining = q->flushing;
         q->flushing = (struct qcow2_extents){0};
         q->has_draining = true;
-        q->drain_slot = q->slot;
-        q->slot ^= 1;
+        q->drain_stamp = disk_io_stamp(&q->d);
     }
     qcow2_unlock(q);
-    /* Pairs with the release in qcow2_leave(): their I/O is over when we see them gone. */
-    if (q->has_draining && !__atomic_load_n(&q->in_flight[q->drain_slot], __ATOMIC_ACQUIRE))
+    if (q->has_draining && disk_io_is_past(&q->d, q->drain_stamp))
         finish_drain(q);
 }
 

@@ -35,8 +35,7 @@ int qcow2_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t o
 
     while (done < total) {
         struct qcow2_run run;
-        unsigned slot;
-        int rc = qcow2_enter(q, offset + done, total - done, false, &run, &slot);
+        int rc = qcow2_look(q, offset + done, total - done, false, &run);
 
         if (rc)
             return rc;
@@ -48,7 +47,6 @@ int qcow2_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t o
 
             rc = read_run(q, &run, part, n, offset + done);
         }
-        qcow2_leave(q, slot);
         if (rc)
             return rc;
         done += run.bytes;
@@ -60,12 +58,10 @@ int qcow2_status(struct disk *d, uint64_t offset, uint64_t size, struct disk_ext
 {
     struct qcow2 *q = qcow2_of(d);
     struct qcow2_run run;
-    unsigned slot;
-    int rc = qcow2_enter(q, offset, size, false, &run, &slot);
+    int rc = qcow2_look(q, offset, size, false, &run);
 
     if (rc)
         return rc;
-    qcow2_leave(q, slot);
     *ret = (struct disk_extent){.size = run.bytes};
     switch (run.kind) {
     case QCOW2_RUN_ABSENT:

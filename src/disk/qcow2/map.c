@@ -1,8 +1,7 @@
 /* From guest offsets to places in the file, and changing that.
  *
- * Threads: each function says which lock it needs. A request that looks up a place counts itself
- * (qcow2_enter(), qcow2_leave()) until its I/O is over.
- * Spec: qcow2.txt, "Cluster mapping", "Extended L2 Entries". */
+ * Threads: each function says which lock it needs. What a request was told of a place holds until
+ * it ends: see alloc.c. Spec: qcow2.txt, "Cluster mapping", "Extended L2 Entries". */
 #include "disk/qcow2/qcow2.h"
 
 #include <errno.h>
@@ -158,13 +157,6 @@ int qcow2_find(struct qcow2 *q, uint64_t offset, uint64_t size, struct qcow2_run
     return find_in_table(q, t, offset, size, ret);
 }
 
-/** @q->lock held in some way. */
-static unsigned count_in(struct qcow2 *q)
-{
-    __atomic_fetch_add(&q->in_flight[q->slot], 1, __ATOMIC_RELAXED); /* the lock orders it */
-    return q->slot;
-}
-
 /** Would writing into this run hit metadata? */
 static bool hits_metadata(const struct qcow2 *q, const struct qcow2_run *run)
 {
@@ -177,8 +169,7 @@ static bool hits_metadata(const struct qcow2 *q, const struct qcow2_run *run)
     return false;
 }
 
-int qcow2_enter(struct qcow2 *q, uint64_t offset, uint64_t size, bool write, struct qcow2_run *ret,
-                unsigned *ret_slot)
+int qcow2_look(struct qcow2 *q, uint64_t offset, uint64_t size, bool write, struct qcow2_run *ret)
 {
     qcow2_rdlock(q);
     int rc = qcow2_find(q, offset, size, ret);
@@ -196,8 +187,6 @@ int qcow2_enter(struct qcow2 *q, uint64_t offset, uint64_t size, bool write, str
     }
     bool harmful =
         write && !rc && ret->kind == QCOW2_RUN_DATA && ret->is_ours && hits_metadata(q, ret);
-    if (!rc && !harmful)
-        *ret_slot = count_in(q);
     qcow2_unlock(q);
     if (write && (harmful || rc == -EBADMSG)) {
         qcow2_wrlock(q);
@@ -205,12 +194,6 @@ int qcow2_enter(struct qcow2 *q, uint64_t offset, uint64_t size, bool write, str
         qcow2_unlock(q);
     }
     return rc == -EBADMSG ? -EIO : rc;
-}
-
-void qcow2_leave(struct qcow2 *q, unsigned slot)
-{
-    /* Pairs with the acquire in qcow2_settle(). */
-    __atomic_fetch_sub(&q->in_flight[slot], 1, __ATOMIC_RELEASE);
 }
 
 static void set_l1(struct qcow2 *q, uint32_t index, uint64_t entry)

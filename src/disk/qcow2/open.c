@@ -86,6 +86,7 @@ static const struct disk_ops ops = {
     .discard = qcow2_discard,
     .write_zeroes = qcow2_write_zeroes,
     .status = qcow2_status,
+    .place = qcow2_place,
     .get_info = get_info,
     .close = close_disk,
     .check = qcow2_check,

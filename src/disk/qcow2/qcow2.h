@@ -172,16 +172,13 @@ struct qcow2 {
     struct qcow2_extents flushing; /* [flush_lock] of the flush under way */
     struct qcow2_extents draining; /* [flush_lock] durable, requests may still use them */
     bool has_draining;             /* [flush_lock] */
-    unsigned drain_slot;           /* [flush_lock] whose requests it waits for */
+    uint64_t drain_stamp;          /* [flush_lock] disk_io_stamp() when they were freed */
     uint64_t packed_at, packed_end; /* [lock] room for packed data, in bytes of the file */
 
     struct qcow2_busy *busy; /* [lock] */
     struct mutex busy_lock;  /* for waiting */
     struct cond busy_cond;
     uint64_t busy_generation; /* [busy_lock] counts ends */
-
-    unsigned slot;         /* [lock] which of the counters new requests use */
-    uint32_t in_flight[2]; /* [atomic] requests that know places */
 
     struct mutex flush_lock; /* taken before `lock` */
     uint64_t flush_started;  /* [atomic] */
@@ -309,11 +306,11 @@ struct qcow2_run {
 /** What is at guest @offset, at most @size bytes. `lock` for reading. -EAGAIN: the table has to be
  * loaded first. -EBADMSG: the entry makes no sense. */
 must_check int qcow2_find(struct qcow2 *q, uint64_t offset, uint64_t size, struct qcow2_run *ret);
-/** The same without a lock, loading what is missing. The place stays what it is until
- * qcow2_leave(). To @write there, that must not hit metadata (-EIO, and the image is marked). */
-must_check int qcow2_enter(struct qcow2 *q, uint64_t offset, uint64_t size, bool write,
-                           struct qcow2_run *ret, unsigned *ret_slot);
-void qcow2_leave(struct qcow2 *q, unsigned slot);
+/** The same without a lock, loading what is missing. The place stays what it is until the end of
+ * the request (disk_io_begin()). To @write there, that must not hit metadata (-EIO, and the image
+ * is marked). */
+must_check int qcow2_look(struct qcow2 *q, uint64_t offset, uint64_t size, bool write,
+                          struct qcow2_run *ret);
 
 /** The L2 table for guest cluster @cluster, its own and in memory, made if there is none. `lock`
  * for writing. */
@@ -357,6 +354,7 @@ void qcow2_busy_end(struct qcow2 *q, struct qcow2_busy *b);
 int qcow2_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset);
 int qcow2_pwritev(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset);
 int qcow2_status(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
+int qcow2_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
 int qcow2_discard(struct disk *d, uint64_t offset, uint64_t size);
 int qcow2_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool may_unmap);
 int qcow2_flush(struct disk *d);

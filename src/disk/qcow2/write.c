@@ -139,13 +139,11 @@ int qcow2_reads_zero(struct qcow2 *q, uint64_t from, uint64_t to, bool *ret)
 {
     while (from < to) {
         struct qcow2_run run;
-        unsigned slot;
-        int rc = qcow2_enter(q, from, to - from, false, &run, &slot);
+        int rc = qcow2_look(q, from, to - from, false, &run); /* it is busy: nobody changes it */
 
         *ret = false;
         if (rc)
             return rc;
-        qcow2_leave(q, slot); /* it is busy: nobody changes it */
         if (run.kind == QCOW2_RUN_ABSENT && q->d.below) {
             uint64_t end = __atomic_load_n(&q->d.below->size_bytes, __ATOMIC_RELAXED);
             struct disk_extent e;
@@ -285,8 +283,7 @@ static int write_piece(struct qcow2 *q, const struct iovec *iov, int n, uint64_t
 {
     uint64_t size = iov_bytes(iov, (unsigned)n);
     struct qcow2_run run;
-    unsigned slot;
-    int rc = qcow2_enter(q, offset, size, true, &run, &slot);
+    int rc = qcow2_look(q, offset, size, true, &run);
 
     if (rc)
         return rc;
@@ -295,11 +292,9 @@ static int write_piece(struct qcow2 *q, const struct iovec *iov, int n, uint64_t
 
         n = (int)iov_slice(part, iov, (unsigned)n, 0, (size_t)run.bytes);
         rc = qcow2_data_write(q, part, n, run.host);
-        qcow2_leave(q, slot);
         *ret_done = run.bytes;
         return rc;
     }
-    qcow2_leave(q, slot);
     size = MIN(size, (uint64_t)MAX_PIECE);
     struct placing p = {
         .busy.first = offset >> q->cluster_bits,
@@ -310,6 +305,25 @@ static int write_piece(struct qcow2 *q, const struct iovec *iov, int n, uint64_t
     rc = write_placed(q, &p, iov, n);
     *ret_done = rc ? 0 : p.size;
     return rc == 1 ? 0 : rc; /* 1: somebody else placed it meanwhile; again */
+}
+
+int qcow2_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
+{
+    struct qcow2 *q = qcow2_of(d);
+    struct qcow2_run run;
+
+    *ret = (struct disk_extent){.kind = DISK_PACKED, .size = size};
+    if (qcow2_is_broken(q) || q->luks || q->bitmaps)
+        return 0;
+    int rc = qcow2_look(q, offset, size, !d->readonly, &run);
+    if (!rc && run.kind == QCOW2_RUN_DATA && run.is_ours)
+        *ret = (struct disk_extent){
+            .kind = DISK_DATA,
+            .size = run.bytes,
+            .file = q->data,
+            .file_offset = run.host,
+        };
+    return rc;
 }
 
 int qcow2_pwritev(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset)
