@@ -3,9 +3,10 @@
  *     state_turn KERNEL INITRD ROUNDS
  *
  * The guest (the demo's: a shell on the console) counts on its console, while another process of it
- * writes to a disk and reads back what it wrote. In each round the machine is frozen, its memory
- * and state are copied, it is thrown away, and a new one is made of the copy. The numbers must come
- * without a gap or a repetition, and the disk's checks must hold. TAP. */
+ * writes to a disk and reads back what it wrote, and adds a line to a file of a shared folder,
+ * which it keeps open. In each round the machine is frozen, its memory and state are copied, it is
+ * thrown away, and a new one is made of the copy. The numbers must come without a gap or a
+ * repetition, and the disk's checks must hold. TAP. */
 #include "base/clock.h"
 #include "base/fd.h"
 #include "snapshot/snapshot.h"
@@ -15,6 +16,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define MEMORY_BYTES (256ULL << 20)
 #define SECOND       1000000000LL
@@ -25,12 +27,21 @@ static int next_number;
 static int disk_checks;
 static char disk_path[] = "/tmp/state_turn-XXXXXX";
 static char snapshot_path[64];
+static char share_path[64];
+static char log_path[80]; /* in the shared folder; the guest keeps it open */
+
+static void clean_up(void)
+{
+    (void)unlink(disk_path);
+    (void)unlink(snapshot_path);
+    (void)unlink(log_path);
+    (void)rmdir(share_path);
+}
 
 static _Noreturn void fail(const char *what, const struct error *err)
 {
     printf("not ok 1 - %s%s%s\n1..1\n", what, err ? ": " : "", err ? error_text(err) : "");
-    (void)unlink(disk_path);
-    (void)unlink(snapshot_path);
+    clean_up();
     exit(1);
 }
 
@@ -50,9 +61,12 @@ static struct vm_config make_config(const char *kernel, const char *initrd, unsi
         .console_out = output[1],
         .net = true,
         .disk_count = 1,
+        .share_count = 1,
     };
 
     c.disks[0] = (struct vm_disk_config){.path = disk_path, .format = "raw"};
+    c.shares[0] =
+        (struct vm_share_config){.host_path = share_path, .tag = "share0", .guest_path = "/s"};
     return c;
 }
 
@@ -140,6 +154,23 @@ static struct vm *turn(struct vm *vm, const struct vm_config *c)
     return vm;
 }
 
+/** Lines 1, 2, 3... without a gap; how many. */
+static int check_log(void)
+{
+    FILE *f = fopen(log_path, "r");
+    int lines = 0;
+    int number;
+
+    if (!f)
+        fail("nothing came into the shared folder", NULL);
+    while (fscanf(f, "%d", &number) == 1) {
+        if (number != ++lines)
+            fail("a line of the shared folder's file is lost or there twice", NULL);
+    }
+    (void)fclose(f); /* only read */
+    return lines;
+}
+
 int main(int argc, char **argv)
 {
     struct error err = {0};
@@ -153,18 +184,22 @@ int main(int argc, char **argv)
         fail("no files", NULL);
     fd_close(fd);
     (void)snprintf(snapshot_path, sizeof(snapshot_path), "%s.snapshot", disk_path);
+    (void)snprintf(share_path, sizeof(share_path), "%s.share", disk_path);
+    (void)snprintf(log_path, sizeof(log_path), "%s/log", share_path);
+    if (mkdir(share_path, 0755))
+        fail("no folder", NULL);
     struct vm_config c = make_config(argv[1], argv[2], 0);
     if (vm_new(&c, &vm, &err) || vm_start(vm, &err))
         fail("cannot start", &err);
     if (!read_console("# ", host_now_ns() + 120 * SECOND))
         fail("no prompt", NULL);
     /* The shell shows what is typed: quotes keep that from looking like output. */
-    say("modprobe virtio_blk; mdev -s; (n=0; while true; do n=$((n+1)); "
+    say("modprobe virtio_blk; mdev -s; mkdir /s; mount -t virtiofs share0 /s; exec 5>>/s/log; (n=0; while true; do n=$((n+1)); "
         "dd if=/dev/urandom of=/tmp/x bs=64k count=16 2>/dev/null; "
         "dd if=/tmp/x of=/dev/vda bs=64k seek=$((n % 60 * 16)) conv=fsync 2>/dev/null; "
         "echo 3 > /proc/sys/vm/drop_caches; "
         "dd if=/dev/vda bs=64k skip=$((n % 60 * 16)) count=16 2>/dev/null | cmp - /tmp/x && "
-        "echo DISK-'GOOD' || echo DISK-'BAD'; done) & "
+        "echo DISK-'GOOD' || echo DISK-'BAD'; echo $n >&5; done) & "
         "i=0; while true; do echo count $i; i=$((i+1)); done\n");
     for (unsigned round = 1; round <= rounds; round++) {
         int before = next_number;
@@ -183,11 +218,14 @@ int main(int argc, char **argv)
     if (next_number <= turned)
         fail("the guest does not count after the last turn", NULL);
     vm_free(vm);
-    (void)unlink(disk_path);
-    (void)unlink(snapshot_path);
+    int lines = check_log();
+    clean_up();
+    printf("# %d lines in the shared folder\n", lines);
     printf("# %d numbers, %d disk checks; longest pause %.1f ms, %.0f MiB of memory in %.1f MiB\n",
            next_number, disk_checks, (double)longest_pause_ns / 1e6, (double)memory_bytes / 1048576,
            (double)file_bytes / 1048576);
+    if (disk_checks && !lines)
+        disk_checks = 0; /* fails */
     printf("%sok 1 - a running guest goes on in %u new machines\n1..1\n", disk_checks ? "" : "not ",
            rounds);
     return disk_checks ? 0 : 1;

@@ -144,6 +144,16 @@ static void reset(struct virtio_device *dev) REQUIRES(dev->lock)
     fs_server_reset(to_fs(dev)->server);
 }
 
+static int save(struct virtio_device *dev, struct state_out *out, struct error *err)
+{
+    return fs_server_save(to_fs(dev)->server, out, err);
+}
+
+static int load(struct virtio_device *dev, const struct state_section *s, struct error *err)
+{
+    return fs_server_load(to_fs(dev)->server, s, err);
+}
+
 static void config_read(struct virtio_device *dev, unsigned offset, void *buf, unsigned size)
 {
     memcpy(buf, to_fs(dev)->config + offset, size);
@@ -175,6 +185,8 @@ static const struct virtio_ops fs_ops = {
     .quiesce = quiesce,
     .kick = kick,
     .config_read = config_read,
+    .save = save,
+    .load = load,
     .free = fs_free,
 };
 

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -33,13 +34,55 @@ uint64_t fs_table_add(struct fs_table *t, void *item)
         if (!t->count)
             t->slots[t->count++] = (struct fs_slot){0}; /* number 0 is for "none" */
         at = t->count++;
-        t->slots[at] = (struct fs_slot){0};
+        t->slots[at] = (struct fs_slot){.generation = t->generation};
     } else {
         t->free = t->slots[at].next_free;
     }
     t->slots[at].item = item;
     t->used++;
     return (uint64_t)t->slots[at].generation << 32 | at;
+}
+
+void fs_table_relink(struct fs_table *t)
+{
+    t->free = 0;
+    for (uint32_t n = t->count; n-- > 1;) {
+        if (!t->slots[n].item) {
+            t->slots[n].generation = t->generation;
+            t->slots[n].next_free = t->free;
+            t->free = n;
+        }
+    }
+}
+
+uint32_t fs_table_next_generation(const struct fs_table *t)
+{
+    uint32_t most = t->generation;
+
+    for (uint32_t n = 1; n < t->count; n++)
+        most = MAX(most, t->slots[n].generation);
+    return most + 1;
+}
+
+int fs_table_put(struct fs_table *t, uint64_t id, void *item)
+{
+    uint32_t at = (uint32_t)id;
+
+    if (!at || at > t->limit || (at < t->count && t->slots[at].item))
+        return -EINVAL;
+    if (at >= t->count) {
+        uint32_t room = (at / 1024 + 1) * 1024;
+        struct fs_slot *grown = reallocarray(t->slots, room, sizeof(*grown));
+
+        if (!grown)
+            return -ENOMEM;
+        t->slots = grown;
+        memset(&grown[t->count], 0, (room - t->count) * sizeof(*grown));
+        t->count = at + 1;
+    }
+    t->slots[at] = (struct fs_slot){.item = item, .generation = (uint32_t)(id >> 32)};
+    t->used++;
+    return 0;
 }
 
 void *fs_table_find(const struct fs_table *t, uint64_t id)
@@ -67,32 +110,58 @@ void fs_table_done(struct fs_table *t)
     *t = (struct fs_table){.limit = t->limit};
 }
 
-int fs_handle_new(struct fs_server *s, int fd, bool directory, uint64_t *ret)
+/** A handle without a number, or NULL with *@ret_rc set; @fd is taken over in any case. */
+static struct fs_handle *make_handle(int fd, bool directory, int *ret_rc)
 {
     struct fs_handle *h = calloc(1, sizeof(*h));
     struct stat st;
 
     if (!h || fstat(fd, &st)) {
+        *ret_rc = h ? -EIO : -ENOMEM;
         free(h);
         fd_close(fd);
-        return h ? -EIO : -ENOMEM;
+        return NULL;
     }
     h->fd = fd;
     h->directory = directory;
     h->privileged_bits = st.st_mode & (S_ISUID | S_ISGID);
     h->refs = 1;
     mutex_init(&h->lock);
+    return h;
+}
+
+int fs_handle_new(struct fs_server *s, int fd, bool directory, uint64_t *ret)
+{
+    int rc = 0;
+    struct fs_handle *h = make_handle(fd, directory, &rc);
+
+    if (!h)
+        return rc;
     mutex_lock(&s->lock);
     h->id = fs_table_add(&s->handles, h);
     mutex_unlock(&s->lock);
     if (!h->id) {
-        fd_close(fd);
-        mutex_done(&h->lock);
-        free(h);
+        fs_handle_put(s, h);
         return -ENFILE;
     }
     *ret = h->id;
     return 0;
+}
+
+int fs_handle_restore(struct fs_server *s, uint64_t id, int fd, bool directory)
+{
+    int rc = 0;
+    struct fs_handle *h = make_handle(fd, directory, &rc);
+
+    if (!h)
+        return rc;
+    h->id = id;
+    mutex_lock(&s->lock);
+    rc = fs_table_put(&s->handles, id, h);
+    mutex_unlock(&s->lock);
+    if (rc)
+        fs_handle_put(s, h);
+    return rc;
 }
 
 struct fs_handle *fs_handle_get(struct fs_server *s, uint64_t id, bool directory)

@@ -188,8 +188,8 @@ static int open_again(struct fs_server *s, struct fs_inode *i) REQUIRES(s->lock)
     return 0;
 }
 
-/** Open @inode's fd if it was closed: that of its ancestors first, from the top. */
-static int ensure_open(struct fs_server *s, struct fs_inode *inode) REQUIRES(s->lock)
+/* That of its ancestors first, from the top. */
+int fs_inode_open(struct fs_server *s, struct fs_inode *inode)
 {
     while (inode->fd < 0) {
         struct fs_inode *i = inode;
@@ -224,7 +224,7 @@ int fs_inode_get(struct fs_server *s, uint64_t id, struct fs_inode **ret)
     mutex_lock(&s->lock);
     struct fs_inode *i = id == FUSE_ROOT_ID ? s->root : fs_table_find(&s->inodes, id);
     if (i)
-        rc = ensure_open(s, i);
+        rc = fs_inode_open(s, i);
     if (!rc) {
         i->users++;
         lru_update(s, i);
@@ -265,6 +265,39 @@ static struct fs_inode *insert(struct fs_server *s, int fd, const struct stat *s
     i->hash_next = *p;
     *p = i;
     return i;
+}
+
+int fs_inode_restore(struct fs_server *s, uint64_t id, uint64_t lookups, int fd,
+                     const struct stat *st)
+{
+    struct fs_inode *i = calloc(1, sizeof(*i));
+
+    mutex_lock(&s->lock);
+    int rc = i ? fs_table_put(&s->inodes, id, i) : -ENOMEM;
+    if (rc) {
+        mutex_unlock(&s->lock);
+        free(i);
+        fd_close(fd);
+        return rc;
+    }
+    *i = (struct fs_inode){
+        .id = id, .lookups = lookups, .type = st->st_mode & S_IFMT, .fd = -1, .pinned = true};
+    if (fd >= 0 && spare_fd(s)) { /* else lost, as too many are open at once */
+        i->fd = fd;
+        i->dev = st->st_dev;
+        i->ino = st->st_ino;
+        s->inode_fds++;
+        fd = -1;
+        if (!find(s, st)) { /* invariant 2: a second name of one file is not found by it */
+            struct fs_inode **p = hash_at(s, i->dev, i->ino);
+
+            i->hash_next = *p;
+            *p = i;
+        }
+    }
+    mutex_unlock(&s->lock);
+    fd_close(fd);
+    return 0;
 }
 
 /** Take the number away: the guest knows it no more. */
@@ -388,7 +421,7 @@ void fs_inode_pin(struct fs_server *s, struct fs_inode *parent, const char *name
         return;
     mutex_lock(&s->lock);
     struct fs_inode *i = find(s, &st);
-    if (i && !ensure_open(s, i)) {
+    if (i && !fs_inode_open(s, i)) {
         i->pinned = true;
         lru_update(s, i);
     }

@@ -39,8 +39,15 @@ struct fs_table {
     uint32_t used;
     uint32_t free; /* head of the list of empty ones, 0 = none (slot 0 is never used) */
     uint32_t limit;
+    uint32_t generation; /* of slots that are made: above 0 once a saved state was loaded */
 };
 
+/** Give @item the number @id, which must be free: 0, -EINVAL (taken, or cannot be a number),
+ * -ENOMEM. After the last of them: fs_table_relink(), before anything is added. */
+must_check int fs_table_put(struct fs_table *t, uint64_t id, void *item);
+void fs_table_relink(struct fs_table *t);
+/** A generation that no slot has reached. */
+uint32_t fs_table_next_generation(const struct fs_table *t);
 /** The number given to @item, or 0: the limit is reached or memory is out. */
 uint64_t fs_table_add(struct fs_table *t, void *item);
 void *fs_table_find(const struct fs_table *t, uint64_t id);
@@ -130,6 +137,14 @@ void fs_server_free(struct fs_server *s);
 /** Forget all the guest knows and has open. No request may be under way. */
 void fs_server_reset(struct fs_server *s);
 
+/** State for a snapshot, within the device's section. No request is under way. load() takes it into
+ * a server that was reset: -EINVAL for what cannot be; files that are gone are not an error. */
+struct state_out;
+struct state_section;
+must_check int fs_server_save(struct fs_server *s, struct state_out *out, struct error *err);
+must_check int fs_server_load(struct fs_server *s, const struct state_section *section,
+                              struct error *err);
+
 /** Serve one request. Returns the bytes of answer stored in @out, 0 if the request has none. Any
  * thread, several at once, each with its own @work. */
 size_t fs_serve(struct fs_server *s, struct fs_work *work, const struct iovec *in,
@@ -144,6 +159,12 @@ bool fs_name_is_valid(const char *name);
  * the guest does not know it, or when it is no longer where it was. */
 must_check int fs_inode_get(struct fs_server *s, uint64_t id, struct fs_inode **ret);
 void fs_inode_put(struct fs_server *s, struct fs_inode *inode);
+/** Open @inode's fd if it was closed. 0 or -errno. */
+must_check int fs_inode_open(struct fs_server *s, struct fs_inode *inode) REQUIRES(s->lock);
+/** The inode that had number @id when its state was saved, with @lookups: @fd (O_PATH, taken over,
+ * also on failure; -1: it is lost) described by @st. 0 or -errno. */
+must_check int fs_inode_restore(struct fs_server *s, uint64_t id, uint64_t lookups, int fd,
+                                const struct stat *st);
 /** Look up @name in @parent; the guest owes one forget more. */
 must_check int fs_lookup(struct fs_server *s, struct fs_inode *parent, const char *name,
                          struct fuse_entry_out *ret);
@@ -175,6 +196,8 @@ uint64_t fs_ino(const struct fs_server *s, dev_t dev, ino_t ino);
 
 /** A handle for @fd, which is taken over, also on failure. 0 or -errno. */
 must_check int fs_handle_new(struct fs_server *s, int fd, bool directory, uint64_t *ret);
+/** The same, for the handle that had number @id. */
+must_check int fs_handle_restore(struct fs_server *s, uint64_t id, int fd, bool directory);
 /** Held until fs_handle_put(); NULL when there is none of that kind. */
 struct fs_handle *fs_handle_get(struct fs_server *s, uint64_t id, bool directory);
 void fs_handle_put(struct fs_server *s, struct fs_handle *h);
