@@ -101,6 +101,9 @@ def digest(file, size):
 
 source = fill(path("source.raw"), SIZE, 1)
 SOURCE_DIGEST = digest(source, SIZE)
+with open(source, "rb") as f:
+    DATA = sum(4096 for block in iter(lambda: f.read(4096), b"") if block.count(0) != len(block))
+assert DATA < SIZE - (3 << 20)
 
 
 def label(variant):
@@ -152,7 +155,8 @@ def zip_knows(variant):
     fmt, opts, flags = variant
     if fmt == "qcow2":
         return not re.search("extended_l2|data_file|zstd|refcount_bits|cluster_size=512", opts)
-    return fmt in ZIP_TYPES and "Extent" not in opts and "Flat" not in opts
+    # 7-Zip 22 opens only VHDX of whole mebibytes, also of qemu's: see below
+    return fmt in ZIP_TYPES and fmt != "vhdx" and "Extent" not in opts and "Flat" not in opts
 
 
 def check_ours(variant):
@@ -173,8 +177,19 @@ def check_ours(variant):
         read_by_7zip(fmt, name)
     if libyal_knows(variant):
         read_by_libyal(fmt, name)
-    if fmt != "raw" and not re.search("static|fixed|Flat|full", opts):  # holes and zeroes take no space
-        assert os.path.getsize(name) < 8 << 20 or fmt in ("vdi", "vhd", "vhdx"), os.path.getsize(name)
+    if not re.search("static|fixed|Flat|full|raw=on", opts):  # holes and zeroes take no space
+        used = os.stat(name).st_blocks * 512
+        assert used < DATA + (8 << 20 if "2M" in opts else 2 << 20), (used, DATA)
+
+
+def test_vhdx_of_whole_mebibytes_is_read_by_7zip():
+    need("vhdx")
+    size = 12 << 20
+    raw, name, out = fill(path("whole.raw"), size, 3), path("whole.vhdx"), path("whole.out")
+    ours("convert", "-q", "-f", "raw", "-O", "vhdx", raw, name)
+    with open(out, "wb") as f:
+        subprocess.run(["7zz", "e", "-so", "-tVHDX", name], stdout=f, check=True, timeout=60)
+    assert digest(out, size) == digest(raw, size) and os.path.getsize(out) == size
 
 
 def check_theirs(variant):

@@ -56,10 +56,13 @@ static int put_in_order(struct qcow2 *q)
 
     if (!rc && !qcow2_is_broken(q))
         rc = qcow2_flush_all(q);
-    if (!rc && !q->file->is_block)
-        rc = file_get_size(q->file, &size);
-    if (!rc && size % DISK_SECTOR)
-        rc = file_truncate(q->file, align_up(size, DISK_SECTOR));
+    if (rc || q->file->is_block)
+        return rc;
+    /* The file ends where its last cluster does: some readers want the whole of it. */
+    rc = file_get_size(q->file, &size);
+    uint64_t end = MAX(q->end << q->cluster_bits, align_up(size, DISK_SECTOR));
+    if (!rc && size < end)
+        rc = file_truncate(q->file, end);
     return rc;
 }
 
