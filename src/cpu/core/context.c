@@ -43,29 +43,13 @@ void cpu_tlb_evicts(struct cpu_context *x, unsigned mmu)
     x->evicted[mmu] = 0;
 }
 
-enum { CHUNK = MEM_PAGE_SIZE / 2, CHUNKS = JUMP_ENTRIES / CHUNK };
-static_assert(64 % CHUNKS == 0, "page numbers modulo 64 and modulo CHUNKS agree");
-
-/* Bit i: there may be something in entries [CHUNK * i, CHUNK * (i + 1)) of the jumps of @mmu. */
-static unsigned used_chunks(const struct cpu_context *x, unsigned mmu)
-{
-    uint64_t pages = 0;
-
-    for (unsigned i = 0; i < JUMP_PAGES / 64; i++)
-        pages |= x->jump_pages[mmu][i];
-    for (unsigned i = 32; i >= CHUNKS; i /= 2)
-        pages |= pages >> i;
-    return (unsigned)pages & ((1u << CHUNKS) - 1);
-}
-
 static void clear_jumps(struct cpu_context *x, unsigned mmu)
 {
-    unsigned chunks = used_chunks(x, mmu);
-
-    for (unsigned i = 0; i < CHUNKS; i++) {
-        if (chunks >> i & 1)
-            memset(x->jumps[mmu] + CHUNK * i, 0, CHUNK * sizeof(x->jumps[mmu][0]));
+    for (unsigned i = 0; i < JUMP_ENTRIES / 64; i++) {
+        if (x->jump_lines[mmu][i / 64] >> (i % 64) & 1)
+            memset(&x->jumps[mmu][64 * i], 0, 64 * sizeof(x->jumps[mmu][0]));
     }
+    memset(x->jump_lines[mmu], 0, sizeof(x->jump_lines[mmu]));
     memset(x->jump_pages[mmu], 0, sizeof(x->jump_pages[mmu]));
 }
 
@@ -86,19 +70,19 @@ static void flush_tables(struct cpu_context *x, unsigned which)
 static void flush_context(struct cpu_context *x)
 {
     flush_tables(x, 0xff);
-    x->large = 0;
-    x->large_bits = 0;
+    memset(x->large, 0, sizeof(x->large));
+    x->huge = 0;
+    x->huge_bits = 0;
 }
 
 static void inherit_jumps(struct cpu_context *x, const struct cpu_context *from, unsigned mmu)
 {
-    unsigned chunks = used_chunks(from, mmu);
-
-    for (unsigned i = 0; i < CHUNKS; i++) {
-        if (chunks >> i & 1)
-            memcpy(x->jumps[mmu] + CHUNK * i, from->jumps[mmu] + CHUNK * i,
-                   CHUNK * sizeof(x->jumps[mmu][0]));
+    for (unsigned i = 0; i < JUMP_ENTRIES / 64; i++) {
+        if (from->jump_lines[mmu][i / 64] >> (i % 64) & 1)
+            memcpy(&x->jumps[mmu][64 * i], &from->jumps[mmu][64 * i],
+                   64 * sizeof(x->jumps[mmu][0]));
     }
+    memcpy(x->jump_lines[mmu], from->jump_lines[mmu], sizeof(x->jump_lines[mmu]));
     memcpy(x->jump_pages[mmu], from->jump_pages[mmu], sizeof(x->jump_pages[mmu]));
 }
 
@@ -119,8 +103,9 @@ static void inherit(struct cpu_context *x, const struct cpu_context *from)
             inherit_jumps(x, from, m);
     }
     x->used = (uint8_t)which;
-    x->large = from->large;
-    x->large_bits = from->large_bits;
+    memcpy(x->large, from->large, sizeof(x->large));
+    x->huge = from->huge;
+    x->huge_bits = from->huge_bits;
 }
 
 int cpu_contexts_init(struct cpu *c)
@@ -155,7 +140,10 @@ void cpu_enter_jump(struct cpu *c, const struct jump_entry *e, bool global)
     uint64_t page = e->key >> MEM_PAGE_BITS;
     unsigned mmu = cpu_fetch_mmu(c);
 
-    x->jumps[mmu][jump_index(e->key)] = *e;
+    unsigned i = jump_index(e->key);
+
+    x->jumps[mmu][i] = *e;
+    x->jump_lines[mmu][i / 64 / 64] |= 1ULL << (i / 64 % 64);
     x->used |= (uint8_t)(16u << mmu);
     x->local |= (uint8_t)(global ? 0 : 16u << mmu);
     x->jump_pages[mmu][page / 64 % (JUMP_PAGES / 64)] |= 1ULL << (page % 64);
@@ -196,16 +184,15 @@ void cpu_flush_all(struct cpu *c)
     c->stats.tlb_flushes++;
 }
 
-/* Forget the page of @va, or all pages that are part of the same larger one, in the tables of
- * @which. */
-static void flush_page_large(struct cpu_context *x, uint64_t va, unsigned which)
+/* Forget the 2^@bits bytes around @va in the tables of @which. */
+static void flush_page_large(struct cpu_context *x, uint64_t va, unsigned bits, unsigned which)
 {
     for (unsigned m = 0; m < CPU_MMU_MODES; m++) {
         for (unsigned i = 0; (which >> m & 1) && i < tlb_entries(x, m); i++) {
             struct tlb_entry *e = &x->tlb[m][i];
             uint64_t tag = e->tag[CPU_READ] | e->tag[CPU_WRITE] | e->tag[CPU_FETCH];
 
-            if ((tag ^ va) >> x->large_bits == 0)
+            if ((tag ^ va) >> bits == 0)
                 *e = (struct tlb_entry){0};
         }
     }
@@ -217,8 +204,10 @@ static void flush_page(struct cpu_context *x, uint64_t va, unsigned which)
     uint64_t number = va >> MEM_PAGE_BITS;
 
     which &= x->used;
-    if (x->large >> (va >> 30 & 63) & 1) {
-        flush_page_large(x, va, which);
+    /* Where a larger page was entered in pieces, all pieces must go. */
+    bool huge = x->huge >> cpu_huge_bit(va) & 1;
+    if (huge || (x->large[cpu_large_bit(va) / 64] >> (cpu_large_bit(va) % 64) & 1)) {
+        flush_page_large(x, va, huge ? x->huge_bits : 21, which);
         return;
     }
     for (unsigned m = 0; m < CPU_MMU_MODES; m++) {

@@ -12,6 +12,16 @@ void cpu_contexts_done(struct cpu *c);
  * empty afterwards. */
 void cpu_tlb_evicts(struct cpu_context *x, unsigned mmu);
 
+/** Number of the bit in a context's `large`, and of that in `huge`, for @va. */
+static inline unsigned cpu_large_bit(uint64_t va)
+{
+    return (unsigned)((va >> 21) * 0x9e3779b97f4a7c15ULL >> 52);
+}
+static inline unsigned cpu_huge_bit(uint64_t va)
+{
+    return (unsigned)((va >> 30) * 0x9e3779b97f4a7c15ULL >> 58);
+}
+
 static inline unsigned cpu_tlb_index(const struct cpu_context *x, unsigned mmu, uint64_t va)
 {
     return (unsigned)((va >> 7) & x->tlb_mask[mmu]) / (unsigned)sizeof(struct tlb_entry);

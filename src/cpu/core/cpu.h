@@ -97,14 +97,19 @@ struct cpu_context {
     uint32_t evicted[CPU_MMU_MODES];  /* pages that gave way to others since the last flush */
     uint64_t key;                     /* guest's name of the address space (satp) */
     uint64_t last_used;               /* for eviction */
-    uint64_t large;      /* bit (va >> 30) % 64: pages larger than 4 KiB were entered there, */
-    unsigned large_bits; /* the largest of 2^this bytes */
+    /* Bits of hashes of va >> 21 and va >> 30: pages of more than 4 KiB and up to 2 MiB, or larger
+     * ones, the largest of 2^huge_bits bytes, were entered there. */
+    uint64_t large[64];
+    uint64_t huge;
+    unsigned huge_bits;
     /* Bit m: the TLB of mmu mode m, bit 4 + m: the jumps of fetch mode m */
     uint8_t used;  /* have entries, */
     uint8_t local; /* some of which do not hold in all address spaces */
     bool valid;
-    /* Of jumps: bit (pc >> 12) % JUMP_PAGES for every pc. */
+    /* Of jumps: bit (pc >> 12) % JUMP_PAGES for every pc, and for every 64 entries that may be
+     * used. */
     uint64_t jump_pages[CPU_MMU_MODES][JUMP_PAGES / 64];
+    uint64_t jump_lines[CPU_MMU_MODES][JUMP_ENTRIES / 64 / 64];
     uint64_t global[CPU_MMU_MODES][TLB_MAX_ENTRIES / 64]; /* entries of tlb that hold in all */
     struct tlb_entry tlb[CPU_MMU_MODES][TLB_MAX_ENTRIES];
     struct jump_entry jumps[CPU_MMU_MODES][JUMP_ENTRIES];
@@ -155,8 +160,8 @@ struct cpu {
     bool slow_memory;  /* watchpoints or check: every data access takes the slow path */
     const struct vcpu_debug *debug; /* NULL, or what a debugger wants */
     struct {                        /* statistics */
-        uint64_t blocks_decoded, blocks_translated, blocks_invalidated, tlb_fills, tlb_flushes,
-            jump_misses, interp_blocks;
+        uint64_t blocks_decoded, blocks_translated, regions_translated, blocks_invalidated,
+            tlb_fills, tlb_flushes, jump_misses, interp_blocks;
     } stats;
 };
 

@@ -58,9 +58,11 @@ static void enter(struct cpu *c, uint64_t va, unsigned mmu, const struct cpu_tra
     x->used |= (uint8_t)(1u << mmu);
     x->local |= (uint8_t)(t->global ? 0 : 1u << mmu);
     cpu_tlb_set_global(x, mmu, va, t->global);
-    if (t->page_bits > MEM_PAGE_BITS) {
-        x->large |= t->page_bits > 30 ? ~0ULL : 1ULL << (va >> 30 & 63);
-        x->large_bits = MAX(x->large_bits, t->page_bits);
+    if (t->page_bits > 21) {
+        x->huge |= t->page_bits > 30 ? ~0ULL : 1ULL << cpu_huge_bit(va);
+        x->huge_bits = MAX(x->huge_bits, t->page_bits);
+    } else if (t->page_bits > MEM_PAGE_BITS) {
+        x->large[cpu_large_bit(va) / 64] |= 1ULL << (cpu_large_bit(va) % 64);
     }
     c->stats.tlb_fills++;
 }

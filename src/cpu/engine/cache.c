@@ -60,6 +60,11 @@ void *cache_take(struct cache *cache, size_t size)
     return p;
 }
 
+void cache_trim(struct cache *cache, void *p, size_t size)
+{
+    cache->arena_used = (size_t)((uint8_t *)p - cache->arena) + ((size + 15) & ~(size_t)15);
+}
+
 /* --- The table of blocks. Keys are in it, so that a look-up touches one cache line and the block.
  */
 
@@ -89,8 +94,7 @@ static struct cache_slot *slot_of(const struct cache *cache, const uint8_t *host
     }
 }
 
-static struct block *look_up(struct cache *cache, const uint8_t *host, uint64_t mode)
-    REQUIRES(cache->lock)
+struct block *cache_look_up(struct cache *cache, const uint8_t *host, uint64_t mode)
 {
     return slot_of(cache, host, mode)->block;
 }
@@ -289,7 +293,7 @@ enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret)
     const uint8_t *host = f.host;
     c->stats.jump_misses++;
     mutex_lock(&e->cache.lock);
-    struct block *b = look_up(&e->cache, host, c->mode);
+    struct block *b = cache_look_up(&e->cache, host, c->mode);
     if (!b) {
         uint8_t *flags = flags_of(e->config.mem, host, &rom);
 
@@ -339,6 +343,30 @@ static void kill_block(struct engine *e, struct block *b) REQUIRES(e->cache.lock
         jit_unlink(e, b);
 }
 
+/* Kill the blocks of @page with bytes in [@first, @last], or only those that begin regions. True:
+ * some were. */
+static bool kill_blocks(struct engine *e, struct code_page *page, unsigned first, unsigned last,
+                        bool regions) REQUIRES(e->cache.lock)
+{
+    bool killed = false;
+
+    page->chunks = 0;
+    for (struct block **p = &page->blocks; *p;) {
+        struct block *b = *p;
+        unsigned b_last = b->page_offset + b->bytes - 1u;
+
+        if (b->page_offset <= last && b_last >= first && (b->region || !regions)) {
+            *p = b->page_next;
+            kill_block(e, b);
+            killed = true;
+        } else {
+            page->chunks |= chunk_mask(b->page_offset, b_last);
+            p = &b->page_next;
+        }
+    }
+    return killed;
+}
+
 /* Shall a code page whose last block died be plain memory again? Code that is written, run and
  * written again had better remain one: withdrawing write access from all TLBs costs more than some
  * slow stores. */
@@ -365,21 +393,10 @@ void cache_written(struct engine *e, gpa_t gpa, uint64_t size)
     mutex_lock(&e->cache.lock);
     struct code_page *page = find_page(&e->cache, host, false);
     if (page && (page->chunks & chunk_mask(first, last))) {
-        uint64_t left = 0;
+        bool killed = kill_blocks(e, page, first, last, false);
 
-        for (struct block **p = &page->blocks; *p;) {
-            struct block *b = *p;
-            unsigned b_last = b->page_offset + b->bytes - 1u;
-
-            if (b->page_offset <= last && b_last >= first) {
-                *p = b->page_next;
-                kill_block(e, b);
-            } else {
-                left |= chunk_mask(b->page_offset, b_last);
-                p = &b->page_next;
-            }
-        }
-        page->chunks = left;
+        if (killed) /* which may have been part of them */
+            (void)kill_blocks(e, page, 0, MEM_PAGE_SIZE - 1, true);
     }
     if (!page || (!page->blocks && give_up(page))) /* stores may be direct again */
         __atomic_fetch_and(&r->page_flags[(host - r->host) >> MEM_PAGE_BITS],

@@ -30,8 +30,11 @@ struct block {
     bool dead;   /* [atomic] relaxed: its source was overwritten; jump caches drop it when they meet
                     it */
     bool no_code;          /* [cache.lock] translation was tried and refused */
+    bool no_region;        /* [cache.lock] it does not begin a region */
+    uint8_t back_hits;     /* [cache.lock] times that code went back to it, until it was linked */
     const void *code;      /* [atomic] release/acquire: host code, NULL = none yet */
     struct jit_block *jit; /* [cache.lock] the translator's part */
+    struct jit_block *region; /* [cache.lock] the region that begins here and that code is of */
     struct insn insns[];
 };
 
@@ -74,9 +77,9 @@ struct engine_cpu {
     struct loop_timer timer;
     int64_t armed_ns; /* [atomic] what timer is set to, INT64_MAX = not armed */
     struct vcpu_debug debug;
-    bool debugging;          /* step, breakpoints or watchpoints: one instruction at a time */
-    struct block *link_from; /* translated code left by this exit of that block: link it to the
-                                block run next */
+    bool debugging;              /* step, breakpoints or watchpoints: one instruction at a time */
+    struct jit_block *link_from; /* translated code left by this exit: link it to the block run
+                                    next */
     unsigned link_exit;
     struct replay *replay; /* engine=check */
     struct cpu *shadow;    /* engine=check: state of the second run */
@@ -118,8 +121,13 @@ void cache_done(struct cache *cache);
 enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret);
 /** RAM was written: kill blocks made from it. Any thread. */
 void cache_written(struct engine *e, gpa_t gpa, uint64_t size);
+/** The block of that name; NULL. */
+struct block *cache_look_up(struct cache *cache, const uint8_t *host, uint64_t mode)
+    REQUIRES(cache->lock);
 /** Memory of the cache's arena, 16-byte aligned; NULL when it is full. */
 void *cache_take(struct cache *cache, size_t size) REQUIRES(cache->lock);
+/** Of what was taken last, @p, only @size bytes are needed. */
+void cache_trim(struct cache *cache, void *p, size_t size) REQUIRES(cache->lock);
 /** Stop the world and forget everything. Inside run(), no lock held. */
 void cache_start_over(struct engine_cpu *ec);
 /** Forget everything. World exclusive. */
@@ -146,6 +154,21 @@ enum cpu_status jit_run(struct engine_cpu *ec, struct cpu *c, struct block *b, b
 /** @b is dead: nothing may jump to it any more. */
 void jit_unlink(struct engine *e, struct block *b) REQUIRES(e->cache.lock);
 void jit_reset(struct engine *e) REQUIRES(e->cache.lock);
+
+/** What @b was translated to by itself; NULL: it was not. */
+const struct host_code *jit_code(const struct block *b);
+
+/* region.c */
+#define REGION_BLOCKS 24
+
+/** Blocks of one page between which control goes in circles. */
+struct region {
+    struct block *blocks[REGION_BLOCKS]; /* the first is the head, where it is entered */
+    uint16_t insns[REGION_BLOCKS];       /* to translate: the rest belongs to another one, too */
+    unsigned count;
+};
+/** The region whose head is @head. False: it is not worth one. */
+bool region_find(struct engine *e, struct block *head, struct region *ret) REQUIRES(e->cache.lock);
 
 /* run.c */
 void engine_run(struct vcpu *v, struct vcpu_exit *ret);

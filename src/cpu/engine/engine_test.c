@@ -163,6 +163,102 @@ TEST(a_loop_runs_under_every_engine)
         loop_program(kinds[i]);
 }
 
+static void expect_regions(struct machine *m, enum engine_kind kind)
+{
+    const struct cpu *c = engine_cpu_of(m->vcpus[0])->c;
+
+    EXPECT_EQ(c->stats.regions_translated > 0, kind == ENGINE_JIT);
+}
+
+/* Two nested loops with two ways through the inner one, which faults now and then: registers must
+ * be exact for the handler and behind it. */
+static void region_program(enum engine_kind kind)
+{
+    struct machine m;
+    uint64_t want = 0;
+
+    machine_init(&m, kind, 1);
+    set_handler(&m, 0x800);
+    emit_li(&m, S1, 0x4000); /* nothing there */
+    emit(&m, "auipc", S0, 0, 0, 0x10000);
+    emit_li(&m, A0, 0);
+    emit_li(&m, T0, 60);
+    uint64_t outer = m.at;
+    emit_li(&m, T1, 50);
+    uint64_t inner = m.at;
+    emit(&m, "add", A1, T0, T1, 0);
+    emit(&m, "andi", A2, A1, 0, 3);
+    emit(&m, "beq", 0, A2, ZERO, 16);
+    emit(&m, "add", A0, A0, A1, 0); /* odd way */
+    emit(&m, "sd", 0, S0, A0, 0);
+    emit(&m, "jal", 0, 0, 0, 20);
+    emit(&m, "ld", A3, S0, 0, 0); /* every fourth */
+    emit(&m, "sub", A0, A3, T1, 0);
+    emit(&m, "sd", 0, S0, A0, 0);
+    emit(&m, "sd", 0, S1, A0, 0); /* faults; the handler adds 1 to a0 and steps over */
+    emit(&m, "addi", T1, T1, 0, -1);
+    emit(&m, "bne", 0, T1, ZERO, (int64_t)inner - (int64_t)m.at);
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, (int64_t)outer - (int64_t)m.at);
+    emit_stop(&m, A0);
+    m.at = 0x800;
+    emit(&m, "addi", A0, A0, 0, 1);
+    emit(&m, "sd", 0, S0, A0, 0);
+    emit(&m, "csrrs", A3, 0, 0, 0x341);
+    emit(&m, "addi", A3, A3, 0, 4);
+    emit(&m, "csrrw", 0, A3, 0, 0x341);
+    emit(&m, "mret", 0, 0, 0, 0);
+    for (unsigned i = 60; i; i--) {
+        for (unsigned k = 50; k; k--)
+            want = (i + k) & 3 ? want + i + k : want - k + 1;
+    }
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, want);
+    EXPECT_EQ(reg(&m, 65 + 0x343), 0x4000); /* mtval */
+    expect_regions(&m, kind);
+    machine_done(&m);
+}
+
+TEST(regions_fault_precisely)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        region_program(kinds[i]);
+}
+
+/* A loop whose second block is rewritten while it runs. */
+static void rewritten_region_program(enum engine_kind kind)
+{
+    struct machine m;
+
+    machine_init(&m, kind, 1);
+    emit(&m, "auipc", S0, 0, 0, 0);
+    emit_li(&m, S1, encode("addi", A0, A0, 0, 100));
+    emit_li(&m, A0, 0);
+    emit_li(&m, T0, 1000);
+    emit_li(&m, T1, 400);
+    uint64_t top = m.at;
+    emit(&m, "beq", 0, T0, T1, 20); /* once: rewrite */
+    uint64_t rewritten = m.at;
+    emit(&m, "addi", A0, A0, 0, 1);
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, (int64_t)top - (int64_t)m.at);
+    emit(&m, "jal", 0, 0, 0, 16);
+    emit(&m, "sw", 0, S0, S1, (int64_t)rewritten);
+    emit(&m, "fence.i", 0, 0, 0, 0);
+    emit(&m, "jal", 0, 0, 0, (int64_t)rewritten - (int64_t)m.at);
+    emit_stop(&m, A0);
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, 600 + 400 * 100);
+    expect_regions(&m, kind);
+    machine_done(&m);
+}
+
+TEST(a_region_dies_with_any_of_its_blocks)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        rewritten_region_program(kinds[i]);
+}
+
 static void memory_program(enum engine_kind kind)
 {
     struct machine m;

@@ -1,12 +1,18 @@
 /* Translation of blocks to host code, and links between them.
  *
+ * Tiers: a block that was interpreted a few times is translated by itself. An exit that goes back
+ * in its page, to a block that may be a loop's head, is not linked before it was taken
+ * REGION_HITS times; then the blocks of that loop are translated together (region.c), and the
+ * head's code is the region's from then on: what the head was translated to leaves at its entry.
+ *
  * Invariants:
  *  1. A link leads from an exit of a block to another block of the same page and mode, at the
  * exit's offset in the page; so it holds at whatever virtual address the page is mapped. Exits to
  * other pages go through the jump cache.
  *  2. Every link is in its target's `incoming` list until the cache is reset; a dead block is
- * unlinked and its entry leaves. Threads: translation and linking under cache.lock; running on any
- * vCPU's thread.
+ * unlinked and its entry leaves.
+ *  3. When a block of a page dies, so do all that begin regions in that page.
+ * Threads: translation and linking under cache.lock; running on any vCPU's thread.
  */
 #include "cpu/engine/engine_internal.h"
 #include "cpu/engine/trace_engine.h"
@@ -19,6 +25,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#define REGION_HITS 16
 #define CODE_BYTES  (64u << 20)
 #define IR_CAPACITY 4096
 
@@ -30,14 +37,16 @@ struct jit {
 };
 
 struct jit_link {
-    struct block *from;
+    struct jit_block *from;
     unsigned exit;
     struct jit_link *next;
 };
 
+/** What a block, or the region that it begins, was translated to. */
 struct jit_block {
-    struct jit_link *incoming;
-    struct host_code code; /* last: only the exits there are were allocated */
+    struct block *block;
+    struct jit_link *incoming; /* [cache.lock] of the block, whichever code it has */
+    struct host_code code;     /* last: only the exits there are were allocated */
 };
 
 static unsigned slow_load(void *state, uint64_t va, unsigned size, unsigned mmu, uint64_t *ret)
@@ -178,21 +187,37 @@ static void dump_guest(struct jit *j, struct cpu *c, const struct block *b)
     }
 }
 
-/* 0 with *ret; -ENOTSUP: interpret this block; -ENOSPC: the buffer is full. */
-static int compile(struct engine *e, struct cpu *c, struct block *b, struct host_code *ret)
+/* Write the IR of @b, or of the whole region @r. */
+static bool translate(struct engine *e, struct cpu *c, struct block *b, const struct region *r)
     REQUIRES(e->cache.lock)
 {
     struct jit *j = e->jit;
-    unsigned dump = j->dump ? e->config.dump : 0;
-    struct error err = {0};
 
     ir_reset(j->ir);
     j->ir->start_offset = b->page_offset;
     j->ir->mode = b->mode;
     j->ir->loops = e->config.kind != ENGINE_CHECK;
-    if (dump & DUMP_GUEST)
-        dump_guest(j, c, b);
-    if (!c->ops->translate(c, b->insns, b->count, j->ir) || j->ir->overflow)
+    if (!r)
+        return c->ops->translate(c, b->insns, b->count, j->ir) && !j->ir->overflow;
+    for (unsigned i = 0; i < r->count; i++) {
+        ir_label(j->ir, r->blocks[i]->page_offset);
+        if (!c->ops->translate(c, r->blocks[i]->insns, r->insns[i], j->ir))
+            return false;
+    }
+    return !j->ir->overflow;
+}
+
+/* 0 with *ret; -ENOTSUP: interpret this block; -ENOSPC: the buffer is full. */
+static int compile(struct engine *e, struct cpu *c, struct block *b, const struct region *r,
+                   void *owner, struct host_code *ret) REQUIRES(e->cache.lock)
+{
+    struct jit *j = e->jit;
+    unsigned dump = j->dump ? e->config.dump : 0;
+    struct error err = {0};
+
+    for (unsigned i = 0; (dump & DUMP_GUEST) && i < (r ? r->count : 1); i++)
+        dump_guest(j, c, r ? r->blocks[i] : b);
+    if (!translate(e, c, b, r))
         return -ENOTSUP;
     if (dump & DUMP_IR)
         ir_print(j->ir, j->dump);
@@ -208,7 +233,7 @@ static int compile(struct engine *e, struct cpu *c, struct block *b, struct host
     ir_optimize(j->ir);
     if (dump & DUMP_OPT)
         ir_print(j->ir, j->dump);
-    int rc = host_compile(j->host, j->ir, b, ret);
+    int rc = host_compile(j->host, j->ir, owner, ret);
     if (!rc && (dump & DUMP_HOST))
         host_dump_code(j->host, ret, j->dump);
     if (j->dump)
@@ -216,31 +241,43 @@ static int compile(struct engine *e, struct cpu *c, struct block *b, struct host
     return rc == -E2BIG ? -ENOTSUP : rc;
 }
 
+/* Translate @b, or the region @r that it begins; 0 with *ret, or an error as above. */
+static int make(struct engine *e, struct cpu *c, struct block *b, const struct region *r,
+                struct jit_block **ret) REQUIRES(e->cache.lock)
+{
+    struct jit_block *jb = cache_take(&e->cache, sizeof(*jb));
+    int rc;
+
+    if (!jb)
+        return -ENOSPC;
+    *jb = (struct jit_block){.block = b};
+    rc = compile(e, c, b, r, jb, &jb->code);
+    cache_trim(
+        &e->cache, jb,
+        rc ? 0 : sizeof(*jb) - (HOST_MAX_EXITS - jb->code.exit_count) * sizeof(jb->code.exits[0]));
+    if (!rc)
+        *ret = jb;
+    return rc;
+}
+
 enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
 {
     struct engine *e = ec->engine;
-    struct host_code code;
     enum jit_result result = JIT_REFUSED;
 
     mutex_lock(&e->cache.lock);
     if (b->code) {
         result = JIT_DONE;
     } else if (!b->no_code && !b->dead) {
-        int rc = compile(e, ec->c, b, &code);
-        size_t size =
-            sizeof(struct jit_block) - (HOST_MAX_EXITS - code.exit_count) * sizeof(code.exits[0]);
-        struct jit_block *jb = rc ? NULL : cache_take(&e->cache, size);
+        int rc = make(e, ec->c, b, NULL, &b->jit);
 
-        if (jb) {
-            jb->incoming = NULL;
-            memcpy(&jb->code, &code, size - offsetof(struct jit_block, code));
-            b->jit = jb;
-            __atomic_store_n(&b->code, code.entry,
+        if (!rc) {
+            __atomic_store_n(&b->code, b->jit->code.entry,
                              __ATOMIC_RELEASE); /* pairs with the acquire loads */
-            trace_block_translate(ec->c->index, ec->c->pc, code.size);
+            trace_block_translate(ec->c->index, ec->c->pc, b->jit->code.size);
             ec->c->stats.blocks_translated++;
             result = JIT_DONE;
-        } else if (!rc || rc == -ENOSPC) {
+        } else if (rc == -ENOSPC) {
             result = JIT_FULL;
         } else {
             b->no_code = true;
@@ -252,19 +289,56 @@ enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
     return result;
 }
 
-static void link_exit(struct engine *e, struct block *from, unsigned exit, struct block *to)
+const struct host_code *jit_code(const struct block *b)
 {
-    uintptr_t page = (uintptr_t)from->host & ~(uintptr_t)(MEM_PAGE_SIZE - 1);
+    return b->jit ? &b->jit->code : NULL;
+}
+
+/* Make @head's code that of the region that it begins, if it begins one. */
+static void make_region(struct engine *e, struct cpu *c, struct block *head) REQUIRES(e->cache.lock)
+{
+    struct region r;
+
+    head->no_region = true;
+    if (!region_find(e, head, &r) || make(e, c, head, &r, &head->region))
+        return;
+    for (struct jit_link *l = head->jit->incoming; l; l = l->next)
+        host_link(e->jit->host, &l->from->code, l->exit, head->region->code.entry);
+    host_kill(e->jit->host, &head->jit->code);
+    __atomic_store_n(&head->code, head->region->code.entry, __ATOMIC_RELEASE); /* as above */
+    trace_region_translate(c->index, (const void *)head->host, r.count, head->region->code.size);
+    c->stats.regions_translated++;
+}
+
+/* Is the exit, which goes back to @to, to stay unlinked for now? */
+static bool wait_for_region(struct engine *e, struct cpu *c, struct block *to)
+    REQUIRES(e->cache.lock)
+{
+    if (to->no_region || e->config.kind != ENGINE_JIT)
+        return false;
+    if (++to->back_hits < REGION_HITS)
+        return true;
+    make_region(e, c, to);
+    return false;
+}
+
+static void link_exit(struct engine *e, struct cpu *c, struct jit_block *from, unsigned exit,
+                      struct block *to)
+{
+    const struct host_exit *x = &from->code.exits[exit];
+    const struct block *b = from->block;
+    uintptr_t page = (uintptr_t)b->host & ~(uintptr_t)(MEM_PAGE_SIZE - 1);
 
     mutex_lock(&e->cache.lock);
-    if (!from->dead && !to->dead && to->jit && from->mode == to->mode &&
-        (uintptr_t)to->host == page + (uintptr_t)from->jit->code.exits[exit].delta) {
+    if (!b->dead && !to->dead && to->jit && b->mode == to->mode &&
+        (uintptr_t)to->host == page + (uintptr_t)x->delta &&
+        !(to->page_offset <= b->page_offset && !x->call && wait_for_region(e, c, to))) {
         struct jit_link *l = cache_take(&e->cache, sizeof(*l));
 
         if (l) {
             *l = (struct jit_link){.from = from, .exit = exit, .next = to->jit->incoming};
             to->jit->incoming = l;
-            host_link(e->jit->host, &from->jit->code, exit, to->jit->code.entry);
+            host_link(e->jit->host, &from->code, exit, to->code);
         }
     }
     mutex_unlock(&e->cache.lock);
@@ -275,9 +349,11 @@ void jit_unlink(struct engine *e, struct block *b)
     if (!b->jit)
         return;
     for (struct jit_link *l = b->jit->incoming; l; l = l->next)
-        host_unlink(e->jit->host, &l->from->jit->code, l->exit);
+        host_unlink(e->jit->host, &l->from->code, l->exit);
     b->jit->incoming = NULL;
     host_kill(e->jit->host, &b->jit->code);
+    if (b->region)
+        host_kill(e->jit->host, &b->region->code);
 }
 
 enum cpu_status jit_run(struct engine_cpu *ec, struct cpu *c, struct block *b, bool chain)
@@ -285,7 +361,7 @@ enum cpu_status jit_run(struct engine_cpu *ec, struct cpu *c, struct block *b, b
     struct host_leave leave;
 
     if (chain && ec->link_from)
-        link_exit(ec->engine, ec->link_from, ec->link_exit, b);
+        link_exit(ec->engine, c, ec->link_from, ec->link_exit, b);
     ec->link_from = NULL;
     c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     leave = host_enter(ec->engine->jit->host, c, b->code);

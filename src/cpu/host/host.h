@@ -80,6 +80,7 @@ struct host_exit {
     uint32_t patch; /* offset in the code of the jump's rel32, a multiple of 4 */
     uint32_t stub;  /* offset of the stub where it leads when unlinked */
     int64_t delta;  /* target pc - code page */
+    bool call;      /* the target is expected to return behind */
 };
 
 /** What a unit was compiled to. */

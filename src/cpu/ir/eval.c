@@ -14,6 +14,7 @@ struct run {
     enum ir_type types[IR_MAX_ARGS];
     uint32_t offset; /* of the current guest instruction */
     unsigned insns;
+    unsigned next; /* op to evaluate next */
     bool done;
     struct ir_eval_result result;
 };
@@ -78,6 +79,16 @@ static void call(struct run *r, uint64_t *ret)
         finish(r, IR_EVAL_STATUS, r->env->code_page + r->offset, r->insns - 1, *r->env->status);
 }
 
+static void go_to(struct run *r, int64_t delta)
+{
+    int label = ir_label_at(r->f, delta);
+
+    if (label < 0)
+        finish(r, IR_EVAL_DIRECT, r->env->code_page + (uint64_t)delta, r->insns, 0);
+    else
+        r->next = (unsigned)label;
+}
+
 static void structure(struct run *r, uint64_t *ret)
 {
     const struct ir_insn *i = r->i;
@@ -101,10 +112,10 @@ static void structure(struct run *r, uint64_t *ret)
     case IR_BRANCH:
         ir_eval_integer(i, r->v, ret);
         if (*ret)
-            finish(r, IR_EVAL_DIRECT, target, r->insns, 0);
+            go_to(r, i->imm);
         break;
     case IR_EXIT_DIRECT:
-        finish(r, IR_EVAL_DIRECT, target, r->insns, 0);
+        go_to(r, i->imm);
         break;
     case IR_EXIT_INDIRECT:
         finish(r, IR_EVAL_INDIRECT, r->v[0], r->insns, 0);
@@ -131,8 +142,10 @@ struct ir_eval_result ir_eval(const struct ir_func *f, const struct ir_eval *env
         .f = f, .env = env, .temps = temps, .result = {IR_EVAL_END, 0, 0, 0}
     };
 
-    for (unsigned n = 0; n < f->count && !r.done; n++) {
+    for (unsigned n = 0; n < f->count && !r.done; n = r.next) {
         uint64_t ret = 0;
+
+        r.next = n + 1;
 
         r.i = &f->insns[n];
         for (unsigned k = 0; k < IR_MAX_ARGS; k++) {

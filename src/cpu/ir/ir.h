@@ -19,8 +19,12 @@
  * Types: I32, I64, F32, F64. An integer operand may be wider than the operation: the low half
  * counts; so there is no truncation op.
  *
- * Growth: regions of several blocks will add labels to this line, temps staying local to the
- * stretch between two labels, state crossing them by GET and SET.
+ * Regions: a unit of several blocks is a sequence of stretches, each opened by a LABEL with the
+ * page offset where it starts and closed by an exit; the first is the unit's start. A BRANCH or
+ * EXIT_DIRECT for a label's offset goes there instead of leaving. Temps stay within their stretch,
+ * state crosses by GET and SET. GETs right behind every LABEL with aux = IR_BOUND, the same ones
+ * for all (ir_pass_region() puts them there), name the state that code generators should keep in
+ * registers throughout.
  *
  * Threads: a unit belongs to one thread. */
 #ifndef CPU_IR_IR_H
@@ -77,6 +81,9 @@ enum ir_call {
 
 /** What an exit is for, to predict returns. In aux of EXIT_DIRECT and EXIT_INDIRECT. */
 enum ir_hint { IR_HINT_NONE, IR_HINT_CALL, IR_HINT_RETURN };
+
+/** aux of the GETs behind LABEL: the slot is bound to a register. */
+#define IR_BOUND 1
 
 #define IR_MAX_ARGS 4
 
@@ -141,6 +148,7 @@ must_check int ir_verify(const struct ir_func *f, struct error *err);
 void ir_optimize(struct ir_func *f);
 /* Its passes, as tests name them. */
 void ir_pass_loop(struct ir_func *f);    /* mark a loop; ir_optimize() does that if f->loops */
+void ir_pass_region(struct ir_func *f);  /* choose bound state, if the unit has labels */
 void ir_pass_forward(struct ir_func *f); /* folding, simplification, GET forwarding, addresses */
 void ir_pass_dead(struct ir_func *f);    /* dead SETs and values; removes NOPs and renumbers */
 
@@ -396,6 +404,12 @@ static inline void ir_exit_direct(struct ir_func *f, int64_t delta, enum ir_hint
     i->imm = delta;
     i->aux = (uint8_t)hint;
 }
+static inline void ir_label(struct ir_func *f, uint32_t page_offset)
+{
+    ir_append(f, IR_LABEL, IR_NONE, 0)->imm = page_offset;
+}
+/** Where an exit for page base + @delta goes within @f: index of its LABEL; -1: it leaves. */
+int ir_label_at(const struct ir_func *f, int64_t delta);
 static inline void ir_exit_indirect(struct ir_func *f, uint16_t pc, enum ir_hint hint)
 {
     struct ir_insn *i = ir_append(f, IR_EXIT_INDIRECT, IR_NONE, 1);

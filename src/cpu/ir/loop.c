@@ -1,4 +1,6 @@
-/* Marking of loops: a unit that may exit to its own start gets, before everything else, GETs of the
+/* Marking of loops, and choosing what regions keep in registers.
+ *
+ * Loops: a unit that may exit to its own start gets, before everything else, GETs of the
  * state it uses most and a LOOP mark. The forward pass then lets the body use these temps.
  *
  * State is worth a register for the whole loop if it is read before it is written (a value carried
@@ -40,8 +42,9 @@ static bool is_loop(const struct ir_func *f)
     return true;
 }
 
-/** Uses of each slot, in order of first use. Returns their number. */
-static unsigned collect(const struct ir_func *f, struct slot_use *uses)
+/** Uses of each slot, in order of first use; @weight of those at each op, NULL = 1. Returns their
+ * number. */
+static unsigned collect(const struct ir_func *f, struct slot_use *uses, const uint16_t *weight)
 {
     uint16_t seen[SLOTS] = {0};
     bool partly[SLOTS] = {false};
@@ -65,7 +68,7 @@ static unsigned collect(const struct ir_func *f, struct slot_use *uses)
             seen[i->disp / 8] = (uint16_t)++count;
         }
         u = &uses[seen[i->disp / 8] - 1];
-        u->count++;
+        u->count += weight ? weight[n] : 1;
         u->mixed |= u->type != t;
     }
     for (unsigned n = 0; n < count; n++)
@@ -110,7 +113,7 @@ void ir_pass_loop(struct ir_func *f)
 
     if (!is_loop(f))
         return;
-    n = choose(uses, collect(f, uses), front);
+    n = choose(uses, collect(f, uses, NULL), front);
     front[n++] = (struct ir_insn){.op = IR_LOOP};
     if (f->count + n > f->capacity)
         return;
@@ -120,4 +123,65 @@ void ir_pass_loop(struct ir_func *f)
     for (unsigned k = n; k < f->count; k++)
         for (unsigned a = 0; a < f->insns[k].nargs; a++)
             f->insns[k].arg[a] = (uint16_t)(f->insns[k].arg[a] + n);
+}
+
+/* --- Regions */
+
+/** How often each op is likely to run: 8 times as often for each loop around it, by the exits that
+ * go back. In f->uses. */
+static void weigh(struct ir_func *f)
+{
+    enum { PER_LOOP = 8, MOST = 4096 };
+
+    for (unsigned n = 0; n < f->count; n++)
+        f->uses[n] = 1;
+    for (unsigned n = 0; n < f->count; n++) {
+        const struct ir_insn *i = &f->insns[n];
+        int to = i->op == IR_BRANCH || i->op == IR_EXIT_DIRECT ? ir_label_at(f, i->imm) : -1;
+
+        for (unsigned k = (unsigned)to; to >= 0 && k <= n; k++)
+            if (f->uses[k] < MOST)
+                f->uses[k] = (uint16_t)(f->uses[k] * PER_LOOP);
+    }
+}
+
+/** Put @count @gets behind every label. */
+static void insert_gets(struct ir_func *f, const struct ir_insn *gets, unsigned count)
+{
+    unsigned labels = 0;
+
+    for (unsigned n = 0; n < f->count; n++)
+        labels += f->insns[n].op == IR_LABEL;
+    if (f->count + labels * count > f->capacity) {
+        f->overflow = true;
+        return;
+    }
+    unsigned end = f->count;
+    f->count += labels * count;
+    for (unsigned n = end; n--;) {
+        struct ir_insn i = f->insns[n];
+        unsigned shift = labels * count;
+
+        for (unsigned a = 0; a < i.nargs; a++)
+            i.arg[a] = (uint16_t)(i.arg[a] + shift);
+        if (i.op == IR_LABEL) {
+            memcpy(f->insns + n + shift - count + 1, gets, count * sizeof(*gets));
+            labels--;
+            shift -= count;
+        }
+        f->insns[n + shift] = i;
+    }
+}
+
+void ir_pass_region(struct ir_func *f)
+{
+    struct slot_use uses[SLOTS];
+    struct ir_insn gets[MAX_INTS + MAX_FLOATS];
+    unsigned count;
+
+    weigh(f);
+    count = choose(uses, collect(f, uses, f->uses), gets);
+    for (unsigned n = 0; n < count; n++)
+        gets[n].aux = IR_BOUND;
+    insert_gets(f, gets, count);
 }

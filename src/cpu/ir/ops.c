@@ -76,6 +76,16 @@ void ir_free(struct ir_func *f)
     free(f);
 }
 
+int ir_label_at(const struct ir_func *f, int64_t delta)
+{
+    if (!f->count || f->insns[0].op != IR_LABEL)
+        return -1;
+    for (unsigned n = 0; n < f->count; n++)
+        if (f->insns[n].op == IR_LABEL && f->insns[n].imm == delta)
+            return (int)n;
+    return -1;
+}
+
 void ir_reset(struct ir_func *f)
 {
     f->count = 0;

@@ -338,8 +338,8 @@ static bool fold(struct pass *p)
         int64_t target = p->i->imm;
 
         *p->i = (struct ir_insn){.op = r ? IR_EXIT_DIRECT : IR_NOP, .imm = target};
-        if (r)
-            p->f->count = p->n + 1;
+        for (unsigned n = p->n + 1; r && n < p->f->count && p->f->insns[n].op != IR_LABEL; n++)
+            p->f->insns[n] = (struct ir_insn){.op = IR_NOP};
         return true;
     }
     become_const(p, (int64_t)r);
@@ -416,6 +416,7 @@ static void rewrite(struct pass *p)
             memset(p->known, 0xff, sizeof(p->known));
         break;
     case IR_INTERP:
+    case IR_LABEL:
         memset(p->known, 0xff, sizeof(p->known));
         break;
     case IR_FUNBOX:
@@ -466,7 +467,7 @@ static bool is_removable(const struct ir_insn *i)
 {
     unsigned flags = ir_op_info[i->op].flags;
 
-    return i->op == IR_GET || (flags & (IR_PURE | IR_RAISES)) == IR_PURE;
+    return (i->op == IR_GET && i->aux != IR_BOUND) || (flags & (IR_PURE | IR_RAISES)) == IR_PURE;
 }
 
 static void renumber(struct ir_func *f)
@@ -518,7 +519,9 @@ void ir_pass_dead(struct ir_func *f)
 
 void ir_optimize(struct ir_func *f)
 {
-    if (f->loops)
+    if (f->count && f->insns[0].op == IR_LABEL)
+        ir_pass_region(f);
+    else if (f->loops)
         ir_pass_loop(f);
     ir_pass_forward(f);
     ir_pass_dead(f);

@@ -50,6 +50,8 @@ unsigned ir_op_fields(enum ir_op op)
         return FIELD_IMM;
     case IR_BRANCH:
         return FIELD_SIZE | FIELD_CC | FIELD_TARGET;
+    case IR_LABEL:
+        return FIELD_TARGET;
     case IR_EXIT_DIRECT:
     case IR_EXIT_STATUS:
         return FIELD_AUX | FIELD_TARGET;

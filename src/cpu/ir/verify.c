@@ -10,6 +10,7 @@ struct check {
     const struct ir_func *f;
     const struct ir_insn *i;
     unsigned index;
+    unsigned stretch; /* where the current one begins */
     struct error *err;
 };
 
@@ -95,7 +96,7 @@ static int check_operand(const struct check *c, unsigned n)
     char kind = info->args[0] == '*' ? 'i' : info->args[n];
     enum ir_type t;
 
-    if (c->i->arg[n] >= c->index)
+    if (c->i->arg[n] >= c->index || c->i->arg[n] < c->stretch)
         return bad(c, "an operand is not computed before");
     t = c->f->insns[c->i->arg[n]].type;
     if (t == IR_NONE)
@@ -221,6 +222,10 @@ static int check_fields(const struct check *c)
             if (c->f->insns[n].op != IR_GET || c->f->insns[n].size != 8)
                 return bad(c, "follows something else than GETs of whole registers");
         return 0;
+    case IR_LABEL:
+        if (ir_label_at(c->f, i->imm) != (int)c->index)
+            return bad(c, "a second label for one offset, or none at the start");
+        __attribute__((fallthrough));
     case IR_INSN:
         return i->imm >= 0 && i->imm < 4096 ? 0 : bad(c, "not an offset in a page");
     case IR_EXIT_STATUS:
@@ -242,6 +247,13 @@ int ir_verify(const struct ir_func *f, struct error *err)
         c.i = &f->insns[c.index];
         if (c.i->op >= IR_OPS)
             return error_set(err, EINVAL, "IR op %u: no such operation", c.index);
+        if (c.i->op == IR_LABEL) {
+            if (open && c.index)
+                return bad(&c, "a label is run into");
+            c.stretch = c.index;
+            open = true;
+            in_insn = false;
+        }
         if (!open)
             return bad(&c, "follows the last exit");
         in_insn |= c.i->op == IR_INSN;

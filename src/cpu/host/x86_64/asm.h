@@ -37,7 +37,9 @@
 #define ASM_SNAPSHOTS 16384
 #define ASM_MARGIN    512 /* no op, and no stub without its snapshot, emits more */
 #define ASM_MAX_INSNS 4000
-#define ASM_GROUPS    48
+#define ASM_GROUPS    200 /* at most 254 */
+#define ASM_LABELS    64
+#define ASM_FIXUPS    256
 
 /* The frame that host_enter() makes, from rsp in generated code. */
 #define FRAME_SPILL 0
@@ -97,7 +99,7 @@ struct slot {
     uint16_t set_at;
     bool dirty;
     bool modified;   /* there is a SET of it */
-    int8_t loop_reg; /* where it is at the head of the unit's loop; -1: in memory */
+    int8_t loop_reg; /* where it is at the head of the unit's loop, at labels; -1: in memory */
     uint16_t final;  /* its last SET's value; ASM_NONE */
 };
 
@@ -146,6 +148,19 @@ struct group {
     bool write;
 };
 
+/** Start of a region's stretch. */
+struct label {
+    uint16_t insn;
+    bool back;   /* some exit behind it leads here: a loop */
+    uint8_t *at; /* NULL: not there yet */
+};
+
+/** A jump to a label that is not there yet. */
+struct fixup {
+    uint8_t *rel32;
+    unsigned label;
+};
+
 enum place_kind { PLACE_REG, PLACE_SPILL, PLACE_HOME, PLACE_CONST };
 
 /** Where a dirty slot's value is at a stub. */
@@ -170,8 +185,13 @@ struct asm_state {
     unsigned insns;       /* INSNs so far */
     unsigned counted;     /* of them, already added to instret */
     uint8_t *entry;
-    uint8_t *loop;     /* head of the unit's loop; NULL: it has none */
-    unsigned loop_end; /* the op that goes back */
+    uint8_t *loop;                   /* head of the unit's loop; NULL: it has none */
+    unsigned loop_end;               /* the op that goes back */
+    struct label labels[ASM_LABELS]; /* of a region, in order */
+    unsigned label_count;
+    struct fixup fixups[ASM_FIXUPS];
+    unsigned fixup_count;
+    bool call; /* the exit being compiled is a call */
     struct host_code *code;
 
     struct value *values; /* of temps, then of groups */
@@ -269,6 +289,10 @@ void regs_flush(struct asm_state *a);
 void regs_forget(struct asm_state *a);
 /** At LOOP: bind the state got so far to registers. */
 void regs_loop(struct asm_state *a);
+/** Load a region's bound state into its registers. */
+void regs_enter_region(struct asm_state *a);
+/** At LABEL: bound state is in its registers, all other state in memory. */
+void regs_label(struct asm_state *a);
 /** Before going back: write dirty slots that the loop does not bind. True: moves are needed to put
  * the others where they were at the head: regs_loop_moves() emits them, flags kept, without a trace
  * in the allocator's state. */
@@ -322,6 +346,9 @@ void asm_exit(struct asm_state *a);
 void asm_exit_to(struct asm_state *a, int64_t delta);
 void asm_entry(struct asm_state *a);
 void asm_loop(struct asm_state *a);
+/** Find the region's labels; 0 or -E2BIG. */
+int asm_find_labels(struct asm_state *a);
+void asm_label(struct asm_state *a);
 void asm_count_retired(struct asm_state *a, unsigned retired);
 
 /* fallback.c: what the host lacks, uint64_t fn(void *state, uint64_t...) */

@@ -13,25 +13,125 @@ static bool same_page(const struct asm_state *a, int64_t delta)
     return delta >= 0 && delta < 4096;
 }
 
+/** The label that exits for page base + @delta lead to; -1: they leave. */
+static int label_of(const struct asm_state *a, int64_t delta)
+{
+    for (unsigned n = 0; n < a->label_count; n++)
+        if (a->f->insns[a->labels[n].insn].imm == delta)
+            return (int)n;
+    return -1;
+}
+
+/** Leave if attention is wanted; pc is page base + @delta. */
+static void attention(struct asm_state *a, int64_t delta)
+{
+    struct stub *s = stub_new(a, STUB_ATTENTION);
+
+    stub_snapshot(a, s);
+    s->imm = delta;
+    emit_group1(&a->e, G1_CMP, false, rm_state(a->env->attention), 0);
+    s->from[0] = emit_jcc(&a->e, CC_NE, NULL);
+}
+
 void asm_entry(struct asm_state *a)
 {
     struct stub *s = stub_new(a, STUB_ATTENTION);
 
     emit_group1(&a->e, G1_CMP, false, rm_state(a->env->attention), 0);
     s->from[0] = emit_jcc(&a->e, CC_NE, NULL);
+    s->imm = a->f->start_offset;
 }
 
 void asm_loop(struct asm_state *a)
 {
-    struct stub *s;
-
     regs_loop(a);
     emit_nop(&a->e, -(uintptr_t)a->e.p & 7);
     a->loop = a->e.p;
-    s = stub_new(a, STUB_ATTENTION);
-    stub_snapshot(a, s);
-    emit_group1(&a->e, G1_CMP, false, rm_state(a->env->attention), 0);
-    s->from[0] = emit_jcc(&a->e, CC_NE, NULL);
+    attention(a, a->f->start_offset);
+}
+
+/* --- Labels */
+
+int asm_find_labels(struct asm_state *a)
+{
+    const struct ir_func *f = a->f;
+
+    a->label_count = a->fixup_count = 0;
+    for (unsigned n = 0; n < f->count && f->insns[0].op == IR_LABEL; n++) {
+        if (f->insns[n].op != IR_LABEL)
+            continue;
+        if (a->label_count == ASM_LABELS)
+            return -E2BIG;
+        a->labels[a->label_count++] = (struct label){.insn = (uint16_t)n};
+    }
+    for (unsigned n = 0; n < f->count && a->label_count; n++) {
+        const struct ir_insn *i = &f->insns[n];
+        int l = i->op == IR_BRANCH || i->op == IR_EXIT_DIRECT ? label_of(a, i->imm) : -1;
+
+        if (l >= 0 && a->labels[l].insn < n)
+            a->labels[l].back = true;
+    }
+    return 0;
+}
+
+void asm_label(struct asm_state *a)
+{
+    unsigned l = 0;
+
+    while (a->labels[l].insn != a->cur)
+        l++;
+    regs_label(a);
+    a->counted = a->insns;
+    if (a->labels[l].back)
+        emit_nop(&a->e, -(uintptr_t)a->e.p & 7);
+    a->labels[l].at = a->e.p;
+    for (unsigned n = 0; n < a->fixup_count; n++)
+        if (a->fixups[n].label == l)
+            emit_fix(a->fixups[n].rel32, a->e.p);
+    if (a->labels[l].back)
+        attention(a, asm_insn(a)->imm);
+}
+
+/** Jump to label @l, conditional on @cc unless that is -1. */
+static void jump_label(struct asm_state *a, int cc, unsigned l)
+{
+    uint8_t *at = a->labels[l].at, *rel32;
+
+    rel32 = cc < 0 ? emit_jmp(&a->e, at) : emit_jcc(&a->e, (enum x86_cc)cc, at);
+    if (at)
+        return;
+    if (a->fixup_count == ASM_FIXUPS) {
+        a->error = -E2BIG;
+        return;
+    }
+    a->fixups[a->fixup_count++] = (struct fixup){rel32, l};
+}
+
+/** An exit to label @l. */
+static void exit_to_label(struct asm_state *a, unsigned l)
+{
+    const struct ir_insn *i = asm_insn(a);
+    bool moves = regs_loop_close(a);
+    enum x86_cc cc;
+    uint8_t *out;
+
+    asm_count_retired(a, a->insns);
+    a->counted = a->insns;
+    if (i->op == IR_EXIT_DIRECT) {
+        regs_loop_moves(a);
+        if (a->labels[l].insn != a->cur + 1)
+            jump_label(a, -1, l);
+        return;
+    }
+    cc = asm_cmp(a, i->aux, i->size, i->arg[0], i->arg[1]);
+    if (regs_loop_close(a) || moves) { /* operands of the comparison may have moved values */
+        out = emit_jcc(&a->e, cc ^ 1, NULL);
+        regs_loop_moves(a);
+        jump_label(a, -1, l);
+        emit_fix(out, a->e.p);
+    } else {
+        jump_label(a, (int)cc, l);
+    }
 }
 
 void asm_count_retired(struct asm_state *a, unsigned retired)
@@ -65,6 +165,7 @@ static void jump_direct(struct asm_state *a, int cc, int64_t delta)
     x = &a->code->exits[a->code->exit_count];
     x->patch = (uint32_t)(at - a->entry);
     x->delta = delta;
+    x->call = a->call;
     s = stub_new(a, STUB_EXIT);
     s->from[0] = at;
     s->arg = a->code->exit_count++;
@@ -141,7 +242,7 @@ static void loop_back(struct asm_state *a)
 static void branch(struct asm_state *a)
 {
     const struct ir_insn *i = asm_insn(a);
-    bool last = a->cur + 2 == a->f->count && i[1].op == IR_EXIT_DIRECT;
+    bool last = i[1].op == IR_EXIT_DIRECT && label_of(a, i[1].imm) < 0;
     enum x86_cc cc;
     struct stub *s;
 
@@ -183,6 +284,14 @@ void asm_exit(struct asm_state *a)
         loop_back(a);
         return;
     }
+    if (i->op == IR_BRANCH || i->op == IR_EXIT_DIRECT) {
+        int l = label_of(a, i->imm);
+
+        if (l >= 0) {
+            exit_to_label(a, (unsigned)l);
+            return;
+        }
+    }
     if (i->op == IR_BRANCH) {
         branch(a);
         return;
@@ -191,7 +300,9 @@ void asm_exit(struct asm_state *a)
     asm_count_retired(a, a->insns);
     switch (i->op) {
     case IR_EXIT_DIRECT:
+        a->call = i->aux == IR_HINT_CALL;
         asm_exit_to(a, i->imm);
+        a->call = false;
         break;
     case IR_EXIT_INDIRECT:
         regs_copy_to(a, i->arg[0], RAX);

@@ -56,7 +56,8 @@ static void compile_op(struct asm_state *a)
     if (op <= IR_CONST) {
         return;
     } else if (op == IR_GET) {
-        regs_get(a);
+        if (asm_insn(a)->aux != IR_BOUND) /* LABEL did those */
+            regs_get(a);
     } else if (op == IR_SET) {
         regs_set(a);
     } else if ((op >= IR_MUL && op <= IR_REMU_RV)) {
@@ -87,6 +88,8 @@ static void compile_op(struct asm_state *a)
         guest_insn(a);
     } else if (op == IR_LOOP) {
         asm_loop(a);
+    } else if (op == IR_LABEL) {
+        asm_label(a);
     } else {
         asm_exit(a);
     }
@@ -105,9 +108,14 @@ static void compile(struct asm_state *a)
 {
     const struct ir_func *f = a->f;
 
+    a->error = asm_find_labels(a);
+    if (a->error)
+        return;
     regs_liveness(a);
     groups_find(a);
     asm_entry(a);
+    if (a->label_count)
+        regs_enter_region(a);
     for (a->cur = 0; a->cur < f->count && !a->error; a->cur++) {
         if (a->h->dump) {
             ir_print_insn(f, a->cur, a->h->dump);
@@ -142,6 +150,7 @@ int host_compile(struct host *h, const struct ir_func *f, void *owner, struct ho
     a->error = 0;
     a->page_offset = f->start_offset;
     a->insns = a->counted = 0;
+    a->call = false;
     a->entry = start;
     a->code = ret;
     a->values = h->values;

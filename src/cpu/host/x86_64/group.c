@@ -93,7 +93,7 @@ void groups_find(struct asm_state *a)
 
         if (op == IR_LOAD || op == IR_LOADS || op == IR_STORE)
             access(a, n, open, &open_count);
-        else if (op == IR_CALL || op == IR_INTERP)
+        else if (op == IR_CALL || op == IR_INTERP || op == IR_LABEL)
             open_count = 0;
     }
     for (unsigned k = 0; k < a->group_count; k++) {

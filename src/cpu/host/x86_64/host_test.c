@@ -61,8 +61,10 @@ static const char *differs(const struct m_state *a, const struct m_state *b)
 #undef CHECK
 }
 
+enum shape { LINE, LOOP, REGION };
+
 /** Run one random unit both ways. */
-static bool agrees(uint64_t seed, unsigned length, bool optimize, bool loop)
+static bool agrees(uint64_t seed, unsigned length, bool optimize, enum shape shape)
 {
     struct m_state got, want;
     struct host_code c;
@@ -72,8 +74,10 @@ static bool agrees(uint64_t seed, unsigned length, bool optimize, bool loop)
     struct error err = {0};
     int e;
 
-    if (loop)
+    if (shape == LOOP)
         m_random_loop(unit, seed, length);
+    else if (shape == REGION)
+        m_random_region(unit, seed, length);
     else
         m_random_unit(unit, seed, length);
     m_init(&want, &machines[0], seed);
@@ -84,7 +88,8 @@ static bool agrees(uint64_t seed, unsigned length, bool optimize, bool loop)
     }
     do
         r = m_eval(unit, &want);
-    while (loop && r.kind == IR_EVAL_DIRECT && want.pc == M_CODE_PAGE + unit->start_offset);
+    while (shape == LOOP && r.kind == IR_EVAL_DIRECT &&
+           want.pc == M_CODE_PAGE + unit->start_offset);
     if (optimize) {
         ir_optimize(unit);
         if (ir_verify(unit, &err)) {
@@ -123,7 +128,7 @@ static bool agrees(uint64_t seed, unsigned length, bool optimize, bool loop)
 }
 
 static void random_units(unsigned features, unsigned count, unsigned length, bool optimize,
-                         bool loop)
+                         enum shape shape)
 {
     const char *n = getenv("HOST_TEST_UNITS"), *seed = getenv("HOST_TEST_SEED");
     unsigned failures = 0;
@@ -132,44 +137,56 @@ static void random_units(unsigned features, unsigned count, unsigned length, boo
         count = (unsigned)atoi(n);
     setup(features);
     if (seed) {
-        agrees(strtoull(seed, NULL, 0), length, optimize, loop);
+        agrees(strtoull(seed, NULL, 0), length, optimize, shape);
         teardown();
         return;
     }
     for (unsigned k = 0; k < count && failures < 5; k++)
-        failures += !agrees(k + 1, length, optimize, loop);
+        failures += !agrees(k + 1, length, optimize, shape);
     teardown();
 }
 
 TEST(short_random_units)
 {
-    random_units(~0u, 20000, 12, false, false);
+    random_units(~0u, 20000, 12, false, LINE);
 }
 TEST(random_units)
 {
-    random_units(~0u, 10000, 60, false, false);
+    random_units(~0u, 10000, 60, false, LINE);
 }
 TEST(optimized_random_units)
 {
-    random_units(~0u, 20000, 60, true, false);
+    random_units(~0u, 20000, 60, true, LINE);
 }
 TEST(loops)
 {
-    random_units(~0u, 5000, 10, true, true);
+    random_units(~0u, 5000, 10, true, LOOP);
 }
 TEST(longer_loops)
 {
-    random_units(~0u, 10000, 50, true, true);
+    random_units(~0u, 10000, 50, true, LOOP);
+}
+TEST(regions)
+{
+    random_units(~0u, 20000, 12, true, REGION);
+}
+TEST(longer_regions)
+{
+    random_units(~0u, 10000, 80, true, REGION);
+}
+TEST(regions_without_bound_state)
+{
+    random_units(~0u, 5000, 30, false, REGION);
 }
 TEST(long_random_units)
 {
-    random_units(~0u, 1000, 600, false, false);
+    random_units(~0u, 1000, 600, false, LINE);
 }
 TEST(random_units_on_a_baseline_host)
 {
-    random_units(0, 10000, 60, false, false);
+    random_units(0, 10000, 60, false, LINE);
 }
 TEST(random_units_without_fma)
 {
-    random_units(~(unsigned)(HOST_FMA | HOST_AVX), 5000, 40, false, false);
+    random_units(~(unsigned)(HOST_FMA | HOST_AVX), 5000, 40, false, LINE);
 }

@@ -553,6 +553,53 @@ void m_random_loop(struct ir_func *f, uint64_t seed, unsigned length)
     f->loops = true;
 }
 
+enum { STRETCH_BYTES = 64 }; /* between two labels' offsets */
+
+/** Leave, or go to one of the region's @count stretches. */
+static int64_t region_target(struct generator *g, unsigned count)
+{
+    return below(g, 4) ? g->f->start_offset + STRETCH_BYTES * (int64_t)below(g, count)
+                       : 3000 + 4 * (int64_t)below(g, 20);
+}
+
+void m_random_region(struct ir_func *f, uint64_t seed, unsigned length)
+{
+    struct generator g = {.f = f, .rng = seed * 2 + 1};
+    unsigned count = 2 + below(&g, 5);
+    uint16_t left, zero;
+
+    ir_reset(f);
+    f->start_offset = 4 * below(&g, 256);
+    for (unsigned k = 0; k < count; k++) {
+        unsigned end = f->count + below(&g, length) + 4;
+
+        memset(g.counts, 0, sizeof(g.counts));
+        g.addresses = 0;
+        g.offset = f->start_offset + STRETCH_BYTES * k;
+        ir_label(f, g.offset);
+        ir_guest_insn(f, g.offset);
+        left = ir_get(f, IR_I64, offsetof(struct m_state, rounds), 8);
+        left = ir_bin(f, IR_SUB, IR_I64, left, ir_const(f, IR_I64, 1));
+        ir_set(f, offsetof(struct m_state, rounds), 8, left);
+        zero = ir_const(f, IR_I64, 0);
+        ir_branch(f, IR_LE, 8, left, zero, 3004);
+        while (f->count < end) {
+            random_op(&g);
+            if (!below(&g, 3)) {
+                g.offset += 2;
+                ir_guest_insn(f, g.offset & 4095);
+            }
+        }
+        if (below(&g, 4))
+            ir_branch(f, below(&g, IR_CCS), below(&g, 2) ? 4 : 8, pick(&g, IR_I64),
+                      pick(&g, IR_I64), region_target(&g, count));
+        if (below(&g, 8))
+            ir_exit_direct(f, region_target(&g, count), IR_HINT_NONE);
+        else
+            ir_exit_indirect(f, pick(&g, IR_I64), IR_HINT_NONE);
+    }
+}
+
 void m_random_unit(struct ir_func *f, uint64_t seed, unsigned length)
 {
     struct generator g;

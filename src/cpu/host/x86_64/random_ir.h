@@ -53,6 +53,8 @@ void m_init(struct m_state *state, struct m_machine *machine, uint64_t seed);
 void m_random_unit(struct ir_func *f, uint64_t seed, unsigned length);
 /** The same, as the body of a loop that ends. */
 void m_random_loop(struct ir_func *f, uint64_t seed, unsigned length);
+/** A region of a few stretches of about @length ops that go to each other for a while. */
+void m_random_region(struct ir_func *f, uint64_t seed, unsigned length);
 /** Run @f by the reference evaluator, with the effects on @state that the generated code has. */
 struct ir_eval_result m_eval(const struct ir_func *f, struct m_state *state);
 

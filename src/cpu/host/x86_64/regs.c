@@ -114,12 +114,53 @@ static void loop_liveness(struct asm_state *a, unsigned at)
     }
 }
 
+/** The slots of the region's bound state, and a register for each. */
+static void bind_region(struct asm_state *a)
+{
+    const struct ir_func *f = a->f;
+    int gpr = R15, xmm = XMM15;
+
+    for (unsigned n = 1; n < f->count && f->insns[n].aux == IR_BOUND && f->insns[n].op == IR_GET;
+         n++) {
+        int s = slot_at(a, f->insns[n].disp, 8);
+        int *next = ir_is_float(f->insns[n].type) ? &xmm : &gpr;
+
+        if (s < 0)
+            continue;
+        while (!((GPR_POOL | XMM_POOL) >> *next & 1))
+            --*next;
+        a->slots[s].loop_reg = (int8_t)(*next)--;
+    }
+    for (unsigned n = 0; n < f->count; n++)
+        if (f->insns[n].op == IR_SET) {
+            int s = slot_at(a, f->insns[n].disp, f->insns[n].size);
+
+            if (s >= 0)
+                a->slots[s].modified = true;
+        }
+}
+
+/** Between a region's stretches: values die, but for what bound slots hold up to the last exit. */
+static void end_stretch(struct asm_state *a, unsigned last_look)
+{
+    for (unsigned n = 0; n < a->slot_count; n++) {
+        struct slot *s = &a->slots[n];
+
+        if (s->set != ASM_NONE && s->loop_reg >= 0 &&
+            ir_is_float(a->f->insns[s->set].type) == is_xmm((unsigned)s->loop_reg))
+            a->values[s->set].want = s->loop_reg;
+        end_pending(a, s, last_look);
+    }
+}
+
 void regs_liveness(struct asm_state *a)
 {
     const struct ir_func *f = a->f;
     unsigned last_look = 0;
 
     a->loop = NULL;
+    if (a->label_count)
+        bind_region(a);
     for (unsigned n = 0; n < f->count; n++) {
         const struct ir_insn *i = &f->insns[n];
         int s = -1;
@@ -139,11 +180,16 @@ void regs_liveness(struct asm_state *a)
             last_look = n;
         if (i->op == IR_LOOP)
             loop_liveness(a, n);
+        if (i->op == IR_LABEL)
+            end_stretch(a, last_look);
         if (i->op == IR_GET || i->op == IR_SET)
             s = slot_at(a, i->disp, i->size);
         if (s < 0)
             continue;
-        if (i->op == IR_GET && a->slots[s].set != ASM_NONE) {
+        if (i->op == IR_GET && i->aux == IR_BOUND) {
+            a->slots[s].set = (uint16_t)n;
+            a->slots[s].set_at = (uint16_t)n;
+        } else if (i->op == IR_GET && a->slots[s].set != ASM_NONE) {
             keep(a, a->slots[s].set, n);
         } else if (i->op == IR_SET) {
             end_pending(a, &a->slots[s], last_look);
@@ -151,8 +197,7 @@ void regs_liveness(struct asm_state *a)
             a->slots[s].set_at = (uint16_t)n;
         }
     }
-    for (unsigned s = 0; s < a->slot_count; s++)
-        end_pending(a, &a->slots[s], last_look);
+    end_stretch(a, last_look);
 }
 
 /* --- Moving values */
@@ -595,6 +640,43 @@ void regs_loop(struct asm_state *a)
         if (s->final != ASM_NONE &&
             ir_is_float(a->f->insns[s->final].type) == is_xmm((unsigned)s->loop_reg))
             a->values[s->final].want = s->loop_reg;
+    }
+}
+
+/* --- Regions */
+
+void regs_enter_region(struct asm_state *a)
+{
+    for (unsigned n = 0; n < a->slot_count; n++)
+        if (a->slots[n].loop_reg >= 0)
+            load_reg(a, (unsigned)a->slots[n].loop_reg, slot_rm(a, n));
+}
+
+void regs_label(struct asm_state *a)
+{
+    const struct ir_func *f = a->f;
+
+    /* what earlier stretches left in spills is nobody's any more */
+    for (unsigned n = 0; n < a->cur; n++)
+        a->values[n].spill = a->values[n].reg = -1;
+    for (unsigned n = 0; n < a->group_count; n++)
+        a->values[f->count + n].spill = a->values[f->count + n].reg = -1;
+    a->spills = 0;
+    memset(a->regs, 0xff, sizeof(a->regs));
+    for (unsigned n = 0; n < a->slot_count; n++) {
+        a->slots[n].val = ASM_NONE;
+        a->slots[n].dirty = false;
+    }
+    for (unsigned n = a->cur + 1; n < f->count && f->insns[n].op == IR_GET; n++) {
+        int s = f->insns[n].aux == IR_BOUND ? slot_at(a, f->insns[n].disp, 8) : -1;
+
+        if (s < 0 || a->slots[s].loop_reg < 0)
+            continue;
+        bind(a, (uint16_t)n, (unsigned)a->slots[s].loop_reg);
+        a->slots[s].val = (uint16_t)n;
+        a->slots[s].dirty = a->slots[s].modified;
+        if (!a->slots[s].modified)
+            a->values[n].home = (int16_t)s;
     }
 }
 

@@ -351,7 +351,7 @@ static void emit_stub(struct asm_state *a, const struct stub *s)
         exit_stub(a, s);
         break;
     case STUB_ATTENTION:
-        set_pc(a, a->f->start_offset);
+        set_pc(a, s->imm);
         leave(a, HOST_LEAVE_ATTENTION, 0, a->owner);
         break;
     case STUB_STATUS:
