@@ -10,7 +10,8 @@ import os, re, subprocess, sys, tempfile
 isa_text, objdump, assembler = sys.argv[1:]
 COUNT = 20000
 # Not known to binutils 2.40, or written in other words by newer ones.
-UNKNOWN = {"zfa", "zicond", "zacas", "zabha", "zimop", "zcmop", "zcb", "zihintntl", "zvbb", "zvbc"}
+UNKNOWN = {"zfa", "zicond", "zacas", "zabha", "zimop", "zcmop", "zcb", "zihintntl", "zvbb", "zvbc",
+           "zvkned", "zvknhb", "zvksed", "zvksh", "zvkg"}
 
 
 ARCH = "rv64imafdc_zicsr_zifencei_zba_zbb_zbc_zbs_zfh_zicbom_zicboz_zicbop_zawrs_zihintpause_svinval_v"

@@ -14,7 +14,8 @@ INSTRUCTIONS = 1_000_000
 ARGUMENTS = {"zacas": ["-x", "x0,"], "zabha": ["-x", "x0,"], "zbb": ["-x", "roriw,"], "zfa": ["-x", "none,", "-k", "1"]}
 # Not Zicbom, which it does not let user mode have.
 EXTENSIONS = ["i", "m", "a", "f", "d", "c", "zba", "zbb", "zbc", "zbs", "zfh", "zfa", "zicond", "zcb", "zacas", "zabha", "zicboz",
-              "zimop", "zcmop", "zawrs", "v", "zvbb", "zvbc"]
+              "zimop", "zcmop", "zawrs", "v", "zvbb", "zvbc",
+              "zvkned", "zvknhb", "zvksed", "zvksh", "zvkg"]
 # Vectors as wide as isa_diff has them.
 VECTOR = "rv64,v=true,vlen=128,zfh=true,zvfh=true,zvbb=true,zvbc=true,zvkned=true,zvknhb=true,zvksed=true,zvksh=true,zvkg=true"
 emulator = []
