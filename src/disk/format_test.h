@@ -15,7 +15,7 @@
 
 #define TEST_VALUES(...) ((const struct disk_create_value[]){__VA_ARGS__, {0}})
 
-static struct error test_err;
+static _Thread_local struct error test_err;
 
 static inline void must_(int rc, const char *file, int line, const char *what)
 {
@@ -30,6 +30,18 @@ static inline uint64_t test_random(uint64_t *s)
 {
     *s = *s * 6364136223846793005ULL + 1442695040888963407ULL;
     return *s >> 24;
+}
+
+/** @size zero bytes, until the end of the test. */
+static inline uint8_t *new_model(uint64_t size)
+{
+    static uint8_t *models[256]; /* so that they are not leaks */
+    static unsigned count;
+    uint8_t *m = calloc(1, size);
+
+    ASSERT_TRUE(m && count < ARRAY_SIZE(models));
+    models[count++] = m;
+    return m;
 }
 
 /** An image in memory. */

@@ -10,14 +10,6 @@
 
 #define MIB (1ULL << 20)
 
-static uint8_t *new_model(uint64_t size)
-{
-    uint8_t *m = calloc(1, size);
-
-    ASSERT_TRUE(m);
-    return m;
-}
-
 TEST(a_dynamic_image_holds_what_is_written)
 {
     uint64_t size = 12 * MIB + 1536;
@@ -170,7 +162,6 @@ static void check_resized(uint64_t from, uint64_t to, unsigned seed)
     }
     test_workload(d, model, seed, 1, 30);
     disk_close(d);
-    free(model);
 }
 
 TEST(other_sizes)
@@ -276,7 +267,7 @@ TEST(damage_is_refused_and_mended)
     expect_refusal(f, "damaged");
     struct disk *d = test_open(f, &vdi_format, DISK_READONLY, NULL);
     EXPECT_EQ(disk_pread(d, &byte, 1, 2 * MIB), -EIO);
-    d->ops->close(d); /* the file goes too */
+    disk_close(d);
     f = six_blocks(model);
     put_entry(f, 1, 4);
     put_entry(f, 2, 0x00fffff0);

@@ -11,14 +11,6 @@
 #define MIB   (1ULL << 20)
 #define GRAIN (64u << 10)
 
-static uint8_t *new_model(uint64_t size)
-{
-    uint8_t *m = calloc(1, size);
-
-    ASSERT_TRUE(m);
-    return m;
-}
-
 static void check_contents(const struct disk_create_value *values, bool over, unsigned threads)
 {
     uint64_t size = 5 * MIB + 1536;
@@ -48,7 +40,6 @@ static void check_contents(const struct disk_create_value *values, bool over, un
         test_sound(d);
         disk_close(d);
     }
-    free(model);
 }
 
 TEST(a_sparse_disk_holds_what_is_written)
@@ -157,7 +148,6 @@ static void check_resized(uint64_t from, uint64_t to, unsigned seed)
     }
     test_workload(d, model, seed, 1, 30);
     disk_close(d);
-    free(model);
 }
 
 TEST(other_sizes)
@@ -215,7 +205,6 @@ TEST(a_stream_is_written_once)
             memcpy(whole, model + at, n);
             MUST(d->ops->pack(d, whole, packed, GRAIN, &packed_size));
             MUST(d->ops->write_packed(d, at, packed, packed_size));
-            free(whole);
         } else { /* does not */
             for (uint64_t i = 0; i < n; i++)
                 model[at + i] = (uint8_t)test_random(&random);
