@@ -7,10 +7,12 @@ static const struct opt_def disk_opts[] = {
 };
 
 static const struct cmd *const disk_subs[] = {
-    &cmd_disk_create, &cmd_disk_info,    &cmd_disk_convert, &cmd_disk_check,
-    &cmd_disk_map,    &cmd_disk_measure, &cmd_disk_compare, &cmd_disk_resize,
-    &cmd_disk_rebase, &cmd_disk_commit,  &cmd_disk_merge,   &cmd_disk_compact,
-    &cmd_disk_bitmap, &cmd_disk_bench,   &cmd_disk_serve,   NULL,
+    &cmd_disk_create,  &cmd_disk_info,    &cmd_disk_convert,
+    &cmd_disk_check,   &cmd_disk_map,     &cmd_disk_measure,
+    &cmd_disk_compare, &cmd_disk_resize,  &cmd_disk_rebase,
+    &cmd_disk_commit,  &cmd_disk_merge,   &cmd_disk_compact,
+    &cmd_disk_bitmap,  &cmd_disk_bench,   &cmd_disk_serve,
+    &cmd_disk_mount,   &cmd_disk_unmount, NULL,
 };
 
 static int run_disk(const struct cmd *cmd, void *values, struct opt_args *args)

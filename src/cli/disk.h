@@ -187,6 +187,8 @@ extern const struct cmd cmd_disk_measure;
 extern const struct cmd cmd_disk_merge;
 extern const struct cmd cmd_disk_rebase;
 extern const struct cmd cmd_disk_resize;
+extern const struct cmd cmd_disk_mount;
 extern const struct cmd cmd_disk_serve;
+extern const struct cmd cmd_disk_unmount;
 
 #endif

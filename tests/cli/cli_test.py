@@ -7,7 +7,7 @@ from tap import main, run, skip
 POSADA = sys.argv[1]
 SUBS = ["run", "list", "remove", "image", "image build", "image list", "image info", "image remove", "disk", "disk create",
         "disk info", "disk convert", "disk check", "disk map", "disk compare",
-        "disk measure", "disk resize", "disk rebase", "disk commit", "disk merge", "disk compact", "disk bitmap", "disk bench", "disk serve", "doctor", "help", "completion",
+        "disk measure", "disk resize", "disk rebase", "disk commit", "disk merge", "disk compact", "disk bitmap", "disk bench", "disk serve", "disk mount", "disk unmount", "doctor", "help", "completion",
         "version"]
 tmp = tempfile.TemporaryDirectory()
 HOME = {"HOME": tmp.name, "XDG_DATA_HOME": tmp.name + "/data", "XDG_CACHE_HOME": tmp.name + "/cache"}
