@@ -92,6 +92,8 @@ static void take_payload_entry(struct vhdx *v, uint64_t block, uint64_t entry)
     default:
         break;
     }
+    if (kind != VHD_ZERO && place < VHDX_MIB) /* on the headers */
+        kind = VHD_BAD;
     vhd_map_set(&v->m, block, kind, place);
 }
 
@@ -280,7 +282,8 @@ static int join(struct vhdx_pages *bitmaps, struct vhdx_pages *table)
 
     if (!v)
         return -ENOMEM;
-    qsort(table->v, table->n, sizeof(struct vhdx_page *), compare_pages);
+    if (table->n)
+        qsort(table->v, table->n, sizeof(struct vhdx_page *), compare_pages);
     for (size_t i = 0; i < table->n; i++)
         v[bitmaps->n++] = table->v[i];
     bitmaps->v = v;
