@@ -229,6 +229,56 @@ static inline void test_map(struct disk *d, const uint8_t *model)
     }
 }
 
+/** The disk in @image, which is taken, has the old size or the new one, @model's bytes in both, and
+ * no error. */
+static inline void test_after_cut(struct file *image, const struct disk_format *format,
+                                  const uint8_t *model, uint64_t from, uint64_t to)
+{
+    struct disk *d = test_open(image, format, 0, NULL);
+    struct disk_check c = {.report = NULL};
+    uint64_t same = MIN(from, to);
+
+    EXPECT_TRUE(d->size_bytes == from || d->size_bytes == to);
+    test_compare(d, model, 0, same);
+    if (to > from)
+        test_compare(d, model, 0, d->size_bytes);
+    MUST(disk_check(d, 0, &c, &test_err));
+    EXPECT_EQ(c.errors, 0);
+    disk_close(d);
+}
+
+/** Change the size of the disk in @f from @from to @to, and cut the power after each operation on
+ * its file, with or without one of those since the flush before. @model is as large as the larger,
+ * zero behind @from. */
+static inline void test_resize_cuts(struct file *f, const struct disk_format *format,
+                                    const uint8_t *model, uint64_t from, uint64_t to)
+{
+    struct file *before = file_memory_copy(f);
+
+    file_memory_record(f);
+    struct disk *d = test_open(f, format, 0, NULL);
+    MUST(disk_resize(d, to, true, &test_err));
+    const struct file_memory_log *log = file_memory_get_log(f);
+    size_t durable = 0;
+    for (size_t cut = 0; cut <= log->count; cut++) {
+        if (cut && log->v[cut - 1].kind == FILE_MEMORY_FLUSH) {
+            for (; durable < cut; durable++)
+                file_memory_apply(before, &log->v[durable], 0, UINT64_MAX);
+        }
+        for (size_t without = durable; without <= cut; without++) {
+            struct file *image = file_memory_copy(before);
+
+            for (size_t i = durable; i < cut; i++) {
+                if (i != without)
+                    file_memory_apply(image, &log->v[i], 0, UINT64_MAX);
+            }
+            test_after_cut(image, format, model, from, to);
+        }
+    }
+    disk_close(d);
+    file_close(before);
+}
+
 /** Barriers and bytes written since the log had @from entries. */
 static inline void test_cost(const struct file *f, size_t from, unsigned *ret_flushes,
                              uint64_t *ret_bytes)

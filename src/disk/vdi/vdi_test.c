@@ -200,6 +200,67 @@ TEST(growing_beyond_the_room_of_the_map)
     disk_close(d);
 }
 
+static struct file *image_of(uint64_t size, uint8_t *model, unsigned seed)
+{
+    struct file *f = test_image(&vdi_format, size, NULL, NULL);
+    struct disk *d = test_open(f, &vdi_format, 0, NULL);
+
+    test_workload(d, model, seed, 1, 12);
+    MUST(disk_flush(d));
+    struct file *copy = file_memory_copy(f);
+    disk_close(d);
+    return copy;
+}
+
+TEST(a_power_cut_leaves_the_old_size_or_the_new)
+{
+    uint8_t *model = new_model(6 * MIB);
+
+    for (unsigned seed = 1; seed <= 3; seed++) {
+        memset(model, 0, 6 * MIB);
+        struct file *f = image_of(3 * MIB + 512, model, seed);
+        test_resize_cuts(f, &vdi_format, model, 3 * MIB + 512, 6 * MIB);
+        memset(model, 0, 6 * MIB);
+        f = image_of(6 * MIB, model, seed);
+        test_resize_cuts(f, &vdi_format, model, 6 * MIB, 2 * MIB + 1024);
+    }
+}
+
+/* As an image of ours that has no room at all for a larger map. */
+TEST(a_power_cut_while_slots_make_room_for_the_map)
+{
+    uint8_t *model = new_model(6 * MIB);
+    struct file *f = image_of(3 * MIB, model, 2);
+    uint8_t head[DISK_SECTOR];
+    uint8_t map[DISK_SECTOR];
+
+    MUST(file_pread(f, head, sizeof(head), 0));
+    MUST(file_pread(f, map, sizeof(map), VDI_ALIGN));
+    store_le32(head + VDI_AT_OFFSET_MAP, 2 * VDI_ALIGN - DISK_SECTOR);
+    MUST(file_pwrite(f, map, sizeof(map), 2 * VDI_ALIGN - DISK_SECTOR));
+    MUST(file_pwrite(f, head, sizeof(head), 0));
+    struct disk *d = test_open(f, &vdi_format, 0, NULL);
+    test_compare(d, model, 0, 3 * MIB);
+    struct file *before = file_memory_copy(f);
+    struct file *twin = file_memory_copy(f);
+    file_memory_record(twin);
+    disk_close(d);
+    d = test_open(twin, &vdi_format, 0, NULL);
+    MUST(disk_resize(d, 300 * MIB, false, &test_err));
+    EXPECT_TRUE(vdi_of(d)->offset_data > 2 * VDI_ALIGN);
+    test_sound(d);
+    const struct file_memory_log *log = file_memory_get_log(twin);
+    for (size_t cut = 0; cut < log->count; cut++) {
+        file_memory_apply(before, &log->v[cut], 0, UINT64_MAX);
+        struct disk *c = test_open(file_memory_copy(before), &vdi_format, 0, NULL);
+        EXPECT_TRUE(c->size_bytes == 3 * MIB || c->size_bytes == 300 * MIB);
+        test_compare(c, model, 0, 3 * MIB);
+        disk_close(c);
+    }
+    disk_close(d);
+    file_close(before);
+}
+
 TEST(growing_over_a_longer_image_shows_zeroes)
 {
     uint8_t ones[4096];
