@@ -51,8 +51,7 @@ static enum cpu_status move_array(struct rv_hart *h, uint64_t va, uint8_t *p, un
         const struct tlb_entry *e = tlb_at(&h->cpu, at, mmu_of(h));
         uint8_t *q = p + (*n << width);
 
-        if (likely((at & ~(uint64_t)(MEM_PAGE_SIZE - 1)) == e->tag[store ? CPU_WRITE : CPU_READ] &&
-                   whole)) {
+        if (likely(tlb_tag(at) == e->tag[store ? CPU_WRITE : CPU_READ] && whole)) {
             void *host = (void *)(uintptr_t)(at + e->addend);
 
             if (store)
