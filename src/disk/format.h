@@ -106,7 +106,6 @@ struct disk_format {
     const char *alias;    /* "vpc"; NULL = none */
     const char *title;    /* "QCOW2", for people */
     const char *suffixes; /* usual ends of names, separated by spaces: "qcow2 qcow" */
-    bool is_unaligned;    /* data need not begin at multiples of 4 KiB: direct I/O is slow */
 
     /** Is this the format, by its first @size bytes (zero-padded to 4096) or, for VHD, its last
      * 512? NULL: never found so (raw). */

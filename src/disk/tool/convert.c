@@ -30,8 +30,7 @@ static int open_target(const struct disk_convert *c, const char *path, bool pack
     };
     struct error ignored = {0};
 
-    if (c->cache == DISK_CACHE_DIRECT ||
-        (c->cache == DISK_CACHE_AUTO && !packs && !c->format->is_unaligned))
+    if (c->cache == DISK_CACHE_DIRECT || (c->cache == DISK_CACHE_AUTO && !packs))
         options.flags |= DISK_DIRECT;
     if (c->cache == DISK_CACHE_AUTO && options.flags & DISK_DIRECT) {
         if (!disk_open(path, &options, ret, &ignored))

@@ -145,7 +145,11 @@ int vhd_measure(const struct disk_create *create, uint64_t data_bytes, uint64_t 
     }
     uint64_t entries = entries_for(create->size_bytes);
     uint64_t blocks = MIN((uint64_t)entries_for(data_bytes), entries);
-    *ret = VHD_FOOTER_BYTES + VHD_HEADER_BYTES + align_up(entries * 4, DISK_SECTOR) +
-           blocks * (VHD_BLOCK_DEFAULT + DISK_SECTOR) + VHD_FOOTER_BYTES;
+    uint64_t end = VHD_FOOTER_BYTES + VHD_HEADER_BYTES + align_up(entries * 4, DISK_SECTOR);
+
+    if (blocks) /* each with its bitmap before it, and its data at a page */
+        end = align_up(end + DISK_SECTOR, VHD_DATA_ALIGN) + blocks * VHD_BLOCK_DEFAULT +
+              (blocks - 1) * VHD_DATA_ALIGN;
+    *ret = end + VHD_FOOTER_BYTES;
     return 0;
 }

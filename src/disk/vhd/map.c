@@ -117,6 +117,7 @@ uint64_t vhd_map_allocate(struct vhd_map *m)
 {
     uint64_t offset = align_up(m->end_bytes, m->align_bytes) + m->lead_bytes;
 
+    offset = align_up(offset, VHD_DATA_ALIGN);
     if (offset > m->max_end_bytes || m->block_bytes > m->max_end_bytes - offset)
         return 0;
     m->end_bytes = offset + m->block_bytes;

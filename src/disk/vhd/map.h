@@ -45,6 +45,10 @@ struct vhd_map_ops {
 struct vhd_bits;
 struct vhd_claim;
 
+/** Where the data of fresh blocks begins: at a page, for direct I/O. VHD's bitmap of 512 bytes lies
+ * right before it, so up to 3584 bytes before that are given up. */
+#define VHD_DATA_ALIGN 4096u
+
 struct vhd_block {
     uint64_t word; /* offset of the data, flags, kind */
     struct vhd_bits *bits;

@@ -251,7 +251,7 @@ int vhd_map_check(struct vhd_map *m, unsigned flags, const struct vhd_region *re
             continue;
         uint64_t at = vhd_offset_of(m->blocks[i].word);
         check->allocated++;
-        check->fragmented += next && at != next;
+        check->fragmented += next && at - next >= VHD_DATA_ALIGN;
         next = at + m->block_bytes + m->lead_bytes;
     }
     if (!rc && flags & DISK_REPAIR_ALL && check->errors_fixed)

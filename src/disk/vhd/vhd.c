@@ -265,7 +265,6 @@ static bool vhd_probe(const uint8_t *head, const uint8_t *tail)
 
 const struct disk_format vhd_format = {
     .name = "vhd",
-    .is_unaligned = true,
     .alias = "vpc",
     .title = "VHD",
     .suffixes = "vhd vpc",
