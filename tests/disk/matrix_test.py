@@ -10,8 +10,9 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from tap import main, run, skip, use_debian_python
 
 use_debian_python("pyqcow")
-POSADA = sys.argv[1]
+POSADA = os.path.abspath(sys.argv[1])
 tmp = tempfile.TemporaryDirectory(prefix="posada-matrix-")
+os.chdir(tmp.name)  # qemu-img looks for a data file where it runs, not where the image is
 SIZE = (9 << 20) + 7 * 512  # no multiple of any cluster
 DEPTHS = 1, 10, 50
 

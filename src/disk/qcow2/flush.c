@@ -293,7 +293,7 @@ int qcow2_flush_all(struct qcow2 *q)
     for (int i = 0; i < 8 && more && !rc; i++) {
         rc = flush_locked(q);
         qcow2_rdlock(q);
-        more = q->dirty || q->l1_is_dirty || q->freed.count || q->has_draining;
+        more = q->dirty || q->l1_is_dirty || (q->freed.count && !q->has_draining);
         qcow2_unlock(q);
     }
     mutex_unlock(&q->flush_lock);

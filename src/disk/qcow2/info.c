@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static int add_snapshot(void *arg, const struct qcow2_snapshot *s)
 {
@@ -56,26 +55,13 @@ static int add_bitmaps(const struct qcow2 *q, struct disk_info *info)
     return 0;
 }
 
-static void add_file(const struct file *f, struct disk_info *info)
-{
-    struct stat st;
-    uint64_t size = 0;
-
-    if (f->fd >= 0 && !fstat(f->fd, &st)) {
-        info->file_bytes += (uint64_t)st.st_size;
-        info->space_bytes += (uint64_t)st.st_blocks * DISK_SECTOR;
-    } else if (!file_get_size((struct file *)f, &size)) {
-        info->file_bytes += size;
-    }
-}
-
 int qcow2_get_info(struct disk *d, struct disk_info *info, struct error *err)
 {
     struct qcow2 *q = qcow2_of(d);
 
-    add_file(q->file, info);
+    disk_info_file(info, q->file);
     if (q->data != q->file)
-        add_file(q->data, info);
+        disk_info_file(info, q->data);
     info->is_dirty = q->h.incompatible & QCOW2_DIRTY;
     info->is_corrupt = q->h.incompatible & QCOW2_CORRUPT;
     info->is_encrypted = q->h.crypt;

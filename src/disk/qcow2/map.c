@@ -280,10 +280,11 @@ void qcow2_release_entry(struct qcow2 *q, uint64_t entry)
         qcow2_packed_place(q, entry, &offset, &bytes);
     for (uint64_t c = offset >> q->cluster_bits; c << q->cluster_bits < offset + bytes && offset;
          c++) {
-        if (qcow2_set_has(&q->meta, c)) {
-            (void)qcow2_break(q); /* not a guest's to give back */
-            return;
-        }
+        if (!qcow2_set_has(&q->meta, c))
+            continue;
+        if (entry & QCOW2_COPIED) /* not a guest's to give back */
+            (void)qcow2_break(q);
+        return; /* a repair may have left it shared: it leaks */
     }
     qcow2_release(q, offset, bytes);
 }

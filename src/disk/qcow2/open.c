@@ -257,7 +257,8 @@ int qcow2_reload(struct qcow2 *q, struct error *err)
     q->l2 = q->blocks = NULL;
     q->meta = (struct qcow2_set){0};
     q->l1_is_dirty = false;
-    q->pool.count = q->freed.count = 0;
+    q->pool.count = q->freed.count = q->flushing.count = q->draining.count = 0;
+    q->has_draining = false;
     q->scan = 0;
     q->packed_at = q->packed_end = 0;
     qcow2_unpacked_drop(q);
@@ -285,7 +286,7 @@ static int prepare_writing(struct qcow2 *q, const struct disk_open *open, bool t
     if (!is_checked && (twice || q->h.incompatible & QCOW2_CORRUPT))
         return error_set(err, EIO,
                          "it is damaged%s: open it for reading only, or repair it with "
-                         "'posada disk check --repair'",
+                         "'posada disk check --repair=all'",
                          twice ? " (two tables lie at one place)" : "");
     if (is_checked && (twice || q->h.incompatible & QCOW2_CORRUPT))
         return 0;

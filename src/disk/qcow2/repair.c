@@ -174,6 +174,13 @@ int qcow2_check_flags(struct qcow2_checker *c)
     return rc ? rc : qcow2_repairs(c) ? file_flush(q->file) : 0;
 }
 
+/** A reference less, if it was counted: what lies beyond the end was not. */
+static void uncount(struct qcow2_checker *c, uint64_t cluster)
+{
+    if (qcow2_count_of(c, cluster))
+        c->pieces[cluster / QCOW2_COUNTS][cluster % QCOW2_COUNTS]--;
+}
+
 /** The old table and blocks are referred to no more. */
 static void forget_old(struct qcow2_checker *c)
 {
@@ -185,10 +192,10 @@ static void forget_old(struct qcow2_checker *c)
 
         if (!(q->reftable[i] & QCOW2_RT_OFFSET & MASK(q->cluster_bits)) && cluster &&
             cluster < c->end)
-            c->pieces[cluster / QCOW2_COUNTS][cluster % QCOW2_COUNTS]--;
+            uncount(c, cluster);
     }
     for (uint32_t i = 0; i < q->h.reftable_clusters; i++)
-        c->pieces[(first + i) / QCOW2_COUNTS][(first + i) % QCOW2_COUNTS]--;
+        uncount(c, first + i);
 }
 
 /** Does the range of block @index hold anything that is referred to? */

@@ -113,7 +113,12 @@ static int zero_new_part(struct qcow2 *q, uint64_t old, uint64_t size_bytes)
 
     if (q->d.backing_path || q->d.below)
         stop = size_bytes; /* how long the one below is may change */
-    return stop > old ? qcow2_write_zeroes(&q->d, old, stop - old, true) : 0;
+    if (stop <= old)
+        return 0;
+    unsigned ticket = disk_io_begin(&q->d);
+    int rc = qcow2_write_zeroes(&q->d, old, stop - old, true);
+    disk_io_end(&q->d, ticket);
+    return rc;
 }
 
 static int grow(struct qcow2 *q, uint64_t size_bytes, struct error *err)
