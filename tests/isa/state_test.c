@@ -32,6 +32,9 @@ static void scramble(struct bare *e)
                                          locks ? value & ~0x8080808080808080ULL : value),
                       strcmp(regs[i].name, "seed") ? 0 : -ENOENT);
     }
+    rv_set_vtype(&e->h, next_random() & 0xff, next_random() & 0xff); /* some are not legal */
+    for (size_t i = 0; i < ARRAY_SIZE(e->h.vec.v); i++)
+        e->h.vec.v[i] = next_random();
 }
 
 static struct state_in *save(struct bare *e)
@@ -83,6 +86,24 @@ TEST(interrupt_inputs_are_not_the_harts_own)
     struct state_in *in = save(a);
     ASSERT_EQ(rv_cpu_ops.load(&b->h.cpu, in, &err), 0);
     EXPECT_EQ(rv_mip(&b->h), 1u << RV_IRQ_SSI); /* the others are driven anew */
+    state_in_free(in);
+    bare_free(a);
+    bare_free(b);
+}
+
+TEST(refuses_vectors_of_another_width)
+{
+    struct bare *a = bare_new(0x80000000, 0x1000), *b = bare_new(0x80000000, 0x1000);
+    struct error err = {0};
+    struct state_in *in = save(a);
+
+    b->h.vec.vlenb = 16;
+    EXPECT_EQ(rv_cpu_ops.load(&b->h.cpu, in, &err), -EINVAL);
+    EXPECT_STR(err.text, "saved state of riscv-vector 0: vector registers of 256 bits, the "
+                         "processor has 128");
+    b->h.vec.vlenb = 32;
+    b->h.profile = RV_PROFILE_RVA22;
+    EXPECT_EQ(rv_cpu_ops.load(&b->h.cpu, in, &err), -EINVAL);
     state_in_free(in);
     bare_free(a);
     bare_free(b);
