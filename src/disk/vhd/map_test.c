@@ -6,6 +6,7 @@
 #include "base/thread.h"
 #include "disk/file_memory.h"
 #include "disk/format.h"
+#include "disk/format_test.h"
 
 #include <stdio.h>
 
@@ -478,5 +479,32 @@ TEST(measuring)
         ASSERT_EQ(file_get_size(f, &size), 0);
         EXPECT_EQ(full, size);
         disk_close(d);
+    }
+}
+
+/* VHD's table moves when it grows; VHDX's size changes through the log. */
+TEST(a_power_cut_leaves_the_old_size_or_the_new)
+{
+    static const uint64_t sizes[][2] = {
+        {(3u << 20) + 512, 6u << 20         },
+        {6u << 20,         (2u << 20) + 1024},
+    };
+    static uint8_t model[6 << 20];
+
+    for (size_t i = 0; i < ARRAY_SIZE(formats) * ARRAY_SIZE(sizes); i++) {
+        const struct disk_format *format = formats[i / 2];
+        const uint64_t *size = sizes[i % 2];
+        struct file *f = new_image(format, NULL, size[0]);
+        struct disk *d = open_image(f, format, 0, NULL);
+
+        memset(model, 0, sizeof(model));
+        memset(model + 700000, 0x3c, 500000);
+        ASSERT_EQ(disk_pwrite(d, model + 700000, 500000, 700000), 0);
+        memset(model + size[0] - 6000, 0x3d, 6000);
+        ASSERT_EQ(disk_pwrite(d, model + size[0] - 6000, 6000, size[0] - 6000), 0);
+        ASSERT_EQ(disk_flush(d), 0);
+        struct file *copy = file_memory_copy(f);
+        disk_close(d);
+        test_resize_cuts(copy, format, model, size[0], size[1]);
     }
 }
