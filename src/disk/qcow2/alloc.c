@@ -311,7 +311,7 @@ int qcow2_trim(struct qcow2 *q)
         return 0;
     while (q->end > 1 && !rc) {
         rc = qcow2_get_refcount(q, q->end - 1, &count);
-        if (count)
+        if (count || qcow2_set_has(&q->meta, q->end - 1)) /* the latter: damaged counts */
             break;
         q->end--;
     }

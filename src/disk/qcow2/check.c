@@ -63,6 +63,7 @@ static int refer(struct qcow2_checker *c, uint64_t offset, uint64_t bytes, uint3
         qcow2_check_error(c, "%s at 0x%llx lies beyond the end of the file", what,
                           (unsigned long long)offset);
         end = MAX(MIN(end, c->end), first);
+        c->lost += strncmp(what, "refcount", 8) != 0; /* those are made anew */
     }
     for (uint64_t i = first; i < end && !rc; i++)
         rc = qcow2_count_add(c, i, weight);
@@ -314,7 +315,7 @@ static int run_check(struct qcow2_checker *c, struct error *err)
         rc = walk_refcounts(c);
     if (!rc && c->broken_counts && qcow2_repairs(c)) {
         rc = qcow2_new_refcounts(c);
-        c->check->errors_fixed = c->check->errors;
+        c->check->errors_fixed = c->check->errors - c->lost;
     } else if (!rc) { /* higher ones before flags, lower ones after: at no time too low */
         rc = qcow2_compare_counts(c, true, qcow2_repairs(c), false);
     }

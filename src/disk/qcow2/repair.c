@@ -98,7 +98,7 @@ int qcow2_compare_counts(struct qcow2_checker *c, bool report, bool raise, bool 
     if (report)
         find_uncounted(c);
     if (report && c->broken_counts && raise) {
-        c->check->errors_fixed = c->check->errors;
+        c->check->errors_fixed = c->check->errors - c->lost;
         return qcow2_new_refcounts(c);
     }
     for (uint32_t i = 0; i < q->reftable_entries && !rc; i++) {
