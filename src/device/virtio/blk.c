@@ -85,8 +85,9 @@ static int parse(struct virtio_device *dev, struct blk_request *r) REQUIRES(dev-
 }
 
 /** A request to fill; NULL: out of memory. */
-static struct blk_request *get_request(struct virtio_blk *b) REQUIRES(b->dev.lock)
+static struct blk_request *get_request(struct virtio_device *dev) REQUIRES(dev->lock)
 {
+    struct virtio_blk *b = blk_of(dev);
     struct blk_request *r = b->unused;
 
     if (r)
@@ -98,80 +99,84 @@ static struct blk_request *get_request(struct virtio_blk *b) REQUIRES(b->dev.loc
     return r;
 }
 
-static void put_request(struct blk_request *r) REQUIRES(r->b->dev.lock)
+static void put_request(struct virtio_device *dev, struct blk_request *r) REQUIRES(dev->lock)
 {
-    r->next = r->b->unused;
-    r->b->unused = r;
+    struct virtio_blk *b = blk_of(dev);
+
+    r->next = b->unused;
+    b->unused = r;
 }
 
 /** Answer @r with @status. */
-static void finish(struct virtio_blk *b, struct blk_request *r, uint8_t status)
-    REQUIRES(b->dev.lock)
+static void finish(struct virtio_device *dev, struct blk_request *r, uint8_t status)
+    REQUIRES(dev->lock)
 {
-    struct virtio_device *dev = &b->dev;
+    struct virtio_blk *b = blk_of(dev);
 
     *r->status = status;
     if (--b->busy == 0)
         cond_broadcast(&b->idle);
     vq_push(&dev->queues[r->index], &r->chain, r->chain.in_bytes);
     virtio_notify(dev, r->index);
-    put_request(r);
+    put_request(dev, r);
 }
 
 void blk_finish(struct blk_request *r, uint8_t status)
 {
-    struct virtio_blk *b = r->b;
+    struct virtio_device *dev = &r->b->dev;
 
-    mutex_lock(&b->dev.lock);
-    finish(b, r, status);
-    mutex_unlock(&b->dev.lock);
+    mutex_lock(&dev->lock);
+    finish(dev, r, status);
+    mutex_unlock(&dev->lock);
 }
 
-/** Take the next request of @q into @r. False: there is none, or the device is broken. */
-static bool take(struct vq *q, struct blk_request *r) REQUIRES(q->dev->lock)
+/** Take the next request of queue @index into @r. False: there is none, or the device is broken. */
+static bool take(struct virtio_device *dev, unsigned index, struct blk_request *r)
+    REQUIRES(dev->lock)
 {
-    if (vq_pop(q, &r->chain) <= 0 || parse(q->dev, r))
+    struct vq *q = &dev->queues[index];
+
+    if (vq_pop(q, &r->chain) <= 0 || parse(dev, r))
         return false;
-    r->index = q->index;
+    r->index = index;
     r->alone = !r->b->busy && !vq_has_work(q);
     return true;
 }
 
 /** Begin all that is available. False: out of memory. */
-static bool take_all(struct virtio_blk *b, struct vq *q) REQUIRES(b->dev.lock)
+static bool take_all(struct virtio_device *dev, unsigned index) REQUIRES(dev->lock)
 {
     struct blk_request *r;
 
-    while ((r = get_request(b))) {
-        if (!take(q, r)) {
-            put_request(r);
+    while ((r = get_request(dev))) {
+        if (!take(dev, index, r)) {
+            put_request(dev, r);
             return true;
         }
-        b->busy++;
-        mutex_unlock(&b->dev.lock);
+        r->b->busy++;
+        mutex_unlock(&dev->lock);
         int status = blk_start(r);
-        mutex_lock(&b->dev.lock);
+        mutex_lock(&dev->lock);
         if (status != BLK_LATER)
-            finish(b, r, (uint8_t)status);
+            finish(dev, r, (uint8_t)status);
     }
     return false;
 }
 
 static void blk_kick(struct virtio_device *dev, unsigned index) REQUIRES(dev->lock)
 {
-    struct virtio_blk *b = blk_of(dev);
     struct vq *q = &dev->queues[index];
     bool has_memory;
 
     do {
         vq_set_notify(q, false);
-        has_memory = take_all(b, q);
+        has_memory = take_all(dev, index);
         vq_set_notify(q, true);
     } while (has_memory && vq_has_work(q));
     if (!has_memory)
         virtio_kick_later(dev, index);
     mutex_unlock(&dev->lock);
-    blk_submit(b, index); /* all at once */
+    blk_submit(blk_of(dev), index); /* all at once */
     mutex_lock(&dev->lock);
 }
 
