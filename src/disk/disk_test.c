@@ -688,3 +688,53 @@ TEST(overlay_says_where_its_blocks_are)
     EXPECT_TRUE(e.kind != DISK_DATA);
     disk_close(d);
 }
+
+/** One thread makes the file longer by zeroes, the other by data behind them. */
+struct growth {
+    struct file *f;
+    uint64_t base; /* [atomic] where this round begins; 0 = none yet */
+    uint64_t done; /* [atomic] rounds of the thread that writes data */
+};
+
+#define GROWTH_ROUNDS 3000u
+#define GROWTH_STEP   16384u
+
+static void *grow_by_data(void *arg)
+{
+    struct growth *g = arg;
+    uint8_t block[4096];
+
+    memset(block, 0xd5, sizeof(block));
+    for (uint64_t round = 1; round <= GROWTH_ROUNDS; round++) {
+        while (__atomic_load_n(&g->base, __ATOMIC_ACQUIRE) != round * GROWTH_STEP)
+            (void)sched_yield();
+        if (file_pwrite(g->f, block, sizeof(block), round * GROWTH_STEP + 8192))
+            break;
+        __atomic_store_n(&g->done, round, __ATOMIC_RELEASE);
+    }
+    return NULL;
+}
+
+TEST(zeroes_beyond_the_end_cut_off_nobodys_data)
+{
+    static struct growth g;
+    pthread_t thread;
+    unsigned lost = 0;
+
+    make_file(4096);
+    ASSERT_EQ(file_open(AT_FDCWD, path, FILE_WRITE, &g.f, &err), 0);
+    ASSERT_EQ(thread_start(&thread, "grower", grow_by_data, &g), 0);
+    for (uint64_t round = 1; round <= GROWTH_ROUNDS; round++) {
+        uint8_t byte = 0;
+
+        __atomic_store_n(&g.base, round * GROWTH_STEP, __ATOMIC_RELEASE);
+        ASSERT_EQ(file_write_zeroes(g.f, round * GROWTH_STEP, 4096, true), 0);
+        while (__atomic_load_n(&g.done, __ATOMIC_ACQUIRE) != round)
+            (void)sched_yield();
+        ASSERT_EQ(file_pread(g.f, &byte, 1, round * GROWTH_STEP + 8192), 0);
+        lost += byte != 0xd5;
+    }
+    thread_join(thread);
+    EXPECT_EQ(lost, 0);
+    file_close(g.f);
+}

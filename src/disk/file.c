@@ -164,25 +164,28 @@ static int host_discard(struct file *f, uint64_t offset, uint64_t size)
     return rc && errno == EIO ? -EIO : 0;
 }
 
+/** Make the file at least @end long. Never shorter, whoever else makes it longer meanwhile: so no
+ * ftruncate() where the file system has another way. */
+static int extend(int fd, uint64_t end)
+{
+    if (!fallocate(fd, 0, (off_t)end - 1, 1))
+        return 0;
+    if (errno != EOPNOTSUPP && errno != ENOSYS)
+        return -errno;
+    return ftruncate(fd, (off_t)end) ? -errno : 0;
+}
+
 static int host_write_zeroes(struct file *f, uint64_t offset, uint64_t size, bool may_unmap)
 {
-    uint64_t end = offset + size;
     uint64_t file_size = 0;
     int rc = f->is_block ? 0 : host_get_size(f, &file_size);
 
-    if (rc)
-        return rc;
-    if (!f->is_block && may_unmap && end > file_size) {
-        if (ftruncate(f->fd, (off_t)end)) /* the new part is a hole */
-            return -errno;
-        size = offset < file_size ? file_size - offset : 0;
-    } else if (!f->is_block && end > file_size) {
-        if (!fallocate(f->fd, 0, (off_t)offset, (off_t)size))
-            file_size = end; /* longer, with space reserved */
-        else if (ftruncate(f->fd, (off_t)end))
-            return -errno;
+    if (!rc && !f->is_block && offset + size > file_size) {
+        if (may_unmap ||
+            fallocate(f->fd, 0, (off_t)offset, (off_t)size)) /* else: space is reserved */
+            rc = extend(f->fd, offset + size);
     }
-    return fd_write_zeroes(f->fd, offset, size, may_unmap);
+    return rc ? rc : fd_write_zeroes(f->fd, offset, size, may_unmap);
 }
 
 static int host_find_data(struct file *f, uint64_t offset, uint64_t *ret_start, uint64_t *ret_end)
