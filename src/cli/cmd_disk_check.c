@@ -13,7 +13,7 @@ static const struct opt_def check_opts[] = {
     {.name = "repair",
      .short_name = 'r',
      OPT_INTO_CHOICE(struct disk_values, repair),
-     .choices = "leaks all",
+     .arg = "WHAT", .choices = "leaks all",
      .group = "Work",
      .help =
      "Give back space that is lost (leaks), or mend all that can be. Without it, nothing is written"},

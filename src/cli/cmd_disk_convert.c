@@ -9,7 +9,7 @@
 #define ROW_CACHE                                                                             \
     {                                                                                         \
         .name = "cache", .short_name = 't', OPT_INTO_CHOICE(struct disk_values, cache),       \
-        .choices = "auto writeback none", .def = "auto", .group = "Image",                    \
+        .arg = "CACHE", .choices = "auto writeback none", .def = "auto", .group = "Image",    \
         .help = "Write TARGET through the host's page cache, past it (none), or as is faster" \
     }
 

@@ -18,7 +18,7 @@ static const struct opt_def resize_opts[] = {
      .help = "Allow a smaller size: what lies beyond is lost"},
     { .name = "preallocation",
      OPT_INTO_CHOICE(struct disk_values, preallocation),
-     .choices = "off full",
+     .arg = "HOW", .choices = "off full",
      .def = "off",
      .group = "Work",
      .help = "Give the new part its space now (full), by writing zeroes"},

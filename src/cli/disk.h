@@ -42,8 +42,8 @@ struct disk_values {
     }
 #define DISK_ROW_REFS                                                                                  \
     {                                                                                                  \
-        .name = "refs", OPT_INTO_CHOICE(struct disk_values, refs), .choices = "folder any none",       \
-        .def = "folder", .group = "Image",                                                             \
+        .name = "refs", OPT_INTO_CHOICE(struct disk_values, refs), .arg = "WHICH",                     \
+        .choices = "folder any none", .def = "folder", .group = "Image",                               \
         .help =                                                                                        \
             "Which other files (backing, data, extents) the image may name: those in its own folder, " \
             "any, or none. Take any only for images that you trust"                                    \
@@ -54,26 +54,28 @@ struct disk_values {
         .group = "Image",                                                                         \
         .help = "Read though another process writes to it; what is read may be torn"              \
     }
-#define DISK_ROW_CACHE                                                                  \
-    {                                                                                   \
-        .name = "cache", .short_name = 't', OPT_INTO_CHOICE(struct disk_values, cache), \
-        .choices = "writeback none", .def = "writeback", .group = "Image",              \
-        .help = "Through the host's page cache, or past it (none)"                      \
+#define DISK_ROW_CACHE                                                                     \
+    {                                                                                      \
+        .name = "cache", .short_name = 't', OPT_INTO_CHOICE(struct disk_values, cache),    \
+        .arg = "CACHE", .choices = "writeback none", .def = "writeback", .group = "Image", \
+        .help = "Through the host's page cache, or past it (none)"                         \
     }
-#define DISK_ROW_SOURCE_CACHE                                                           \
-    {                                                                                   \
-        .name = "source-cache", .short_name = 'T',                                      \
-        OPT_INTO_CHOICE(struct disk_values, source_cache), .choices = "writeback none", \
-        .def = "writeback", .group = "Image", .help = "Likewise, for what is read"      \
+#define DISK_ROW_SOURCE_CACHE                                              \
+    {                                                                      \
+        .name = "source-cache", .short_name = 'T',                         \
+        OPT_INTO_CHOICE(struct disk_values, source_cache), .arg = "CACHE", \
+        .choices = "writeback none", .def = "writeback", .group = "Image", \
+        .help = "Likewise, for what is read"                               \
     }
-#define DISK_ROWS_JSON                                                                          \
-    {.name = "json",                                                                            \
-     OPT_INTO_FLAG(struct disk_values, json),                                                   \
-     .group = "Output",                                                                         \
-     .help = "Print JSON, with the keys of qemu-img"},                                          \
-    {                                                                                           \
-        .name = "output", OPT_INTO_CHOICE(struct disk_values, output), .choices = "human json", \
-        .def = "human", .group = "Output", .help = "The same, as qemu-img spells it"            \
+#define DISK_ROWS_JSON                                                               \
+    {.name = "json",                                                                 \
+     OPT_INTO_FLAG(struct disk_values, json),                                        \
+     .group = "Output",                                                              \
+     .help = "Print JSON, with the keys of qemu-img"},                               \
+    {                                                                                \
+        .name = "output", OPT_INTO_CHOICE(struct disk_values, output), .arg = "HOW", \
+        .choices = "human json", .def = "human", .group = "Output",                  \
+        .help = "The same, as qemu-img spells it"                                    \
     }
 #define DISK_ROW_QUIET                                                                \
     {                                                                                 \

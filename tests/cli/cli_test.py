@@ -39,6 +39,7 @@ def test_help_of_every_command_names_all_its_options():
             assert re.search(rf"--(\[no-\])?{o['name']}\b", text.out), (node["path"], o["name"])
             assert not o["help"].endswith("."), (node["path"], o["name"])
         assert max(len(line) for line in text.out.splitlines()) <= 100
+        assert "(null)" not in text.out, node["path"]
         assert not re.search(r"[ \t]$", text.out, re.M), f"trailing space in the help of '{node['path']}'"
 
 
