@@ -419,16 +419,10 @@ enum cpu_status cpu_cas(struct cpu *c, uint64_t va, unsigned size, unsigned mmu,
     return e.status;
 }
 
-#if defined(__x86_64__)
-#define HOST_CAS128 __attribute__((target("cx16"))) /* all x86-64 processors since 2006 */
-#else
-#define HOST_CAS128
-#endif
-
 typedef unsigned __int128 wide;
 
-static HOST_CAS128 void cas128(void *p, const uint64_t expected[2], const uint64_t desired[2],
-                               uint64_t ret_old[2])
+static void cas128(void *p, const uint64_t expected[2], const uint64_t desired[2],
+                   uint64_t ret_old[2])
 {
     /* __sync: the __atomic of 16 bytes is a call to a library, which may take locks */
     wide old = __sync_val_compare_and_swap((wide *)p, (wide)expected[1] << 64 | expected[0],

@@ -56,10 +56,9 @@ void pci_host_save(struct pci_host *host, struct state_out *out)
     }
 }
 
-static void load_locked(struct pci_function *f, const struct saved *saved) REQUIRES(f->state->lock)
+static void load_locked(struct pci_function *f, struct pci_state *s, const struct saved *saved)
+    REQUIRES(s->lock)
 {
-    struct pci_state *s = f->state;
-
     for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++)
         s->config[i] = (uint8_t)((s->config[i] & ~s->mask[i]) | (saved->config[i] & s->mask[i]));
     for (unsigned i = 0; i < PCI_MSIX_MAX; i++)
@@ -84,7 +83,7 @@ static int load_function(struct pci_function *f, const struct state_in *in, stru
     mutex_lock(&s->lock);
     bool same = !memcmp(saved.config, s->config, PCI_COMMAND); /* vendor and device */
     if (same)
-        load_locked(f, &saved);
+        load_locked(f, s, &saved);
     mutex_unlock(&s->lock);
     if (!same)
         return error_set(err, EINVAL, "the saved state has another device in PCI slot %u", s->slot);

@@ -105,16 +105,23 @@ static struct access access_of(const struct rv_hart *h, unsigned width, bool sto
                            .store = store};
 }
 
-/** The end of every handler: by @status, with vstart where the access stopped. */
-static enum cpu_status finish(RV_HANDLER_ARGS, enum cpu_status status)
+/** Leave with @status, with vstart where the access stopped. */
+static enum cpu_status stop(RV_HANDLER_ARGS, enum cpu_status status)
 {
-    if (unlikely(status != CPU_OK)) {
-        if (h->vec.vstart)
-            rv_set_vs_dirty(h);
-        return rv_leave_at(h, i, start, status);
-    }
-    RV_NEXT();
+    if (h->vec.vstart)
+        rv_set_vs_dirty(h);
+    return rv_leave_at(h, i, start, status);
 }
+
+/* The end of every handler. A macro: the jump to the next one must stand in the handler itself. */
+#define FINISH(status)                              \
+    do {                                            \
+        enum cpu_status status_ = (status);         \
+                                                    \
+        if (unlikely(status_ != CPU_OK))            \
+            return stop(h, i, start, end, status_); \
+        RV_NEXT();                                  \
+    } while (0)
 
 /** Elements at @stride bytes from each other. */
 static enum cpu_status strided(struct rv_hart *h, const struct insn *i, const struct access *a,
@@ -163,21 +170,21 @@ static enum cpu_status fault_first(struct rv_hart *h, const struct insn *i, cons
     if (unlikely(!(condition)))   \
     return rv_illegal_insn(h, i, start, end)
 
-#define UNIT(name, width, store, how)                   \
-    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)       \
-    {                                                   \
-        struct access a = access_of(h, width, store);   \
-                                                        \
-        ILLEGAL_UNLESS(access_ok(h, i, &a));            \
-        return finish(h, i, start, end, how(h, i, &a)); \
+#define UNIT(name, width, store, how)                 \
+    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)     \
+    {                                                 \
+        struct access a = access_of(h, width, store); \
+                                                      \
+        ILLEGAL_UNLESS(access_ok(h, i, &a));          \
+        FINISH(how(h, i, &a));                        \
     }
-#define STRIDED(name, width, store)                                \
-    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)                  \
-    {                                                              \
-        struct access a = access_of(h, width, store);              \
-                                                                   \
-        ILLEGAL_UNLESS(access_ok(h, i, &a));                       \
-        return finish(h, i, start, end, strided(h, i, &a, RV_X2)); \
+#define STRIDED(name, width, store)                   \
+    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)     \
+    {                                                 \
+        struct access a = access_of(h, width, store); \
+                                                      \
+        ILLEGAL_UNLESS(access_ok(h, i, &a));          \
+        FINISH(strided(h, i, &a, RV_X2));             \
     }
 #define BY_WIDTH(bits, width)                        \
     UNIT(vle##bits##_v, width, false, unit)          \
@@ -226,13 +233,13 @@ static enum cpu_status indexed(struct rv_hart *h, const struct insn *i, const st
     return CPU_OK;
 }
 
-#define INDEXED(name, index_width, store)                                \
-    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)                        \
-    {                                                                    \
-        struct access a = access_of(h, h->vec.sew, store);               \
-                                                                         \
-        ILLEGAL_UNLESS(indexed_ok(h, i, &a, index_width));               \
-        return finish(h, i, start, end, indexed(h, i, &a, index_width)); \
+#define INDEXED(name, index_width, store)                  \
+    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)          \
+    {                                                      \
+        struct access a = access_of(h, h->vec.sew, store); \
+                                                           \
+        ILLEGAL_UNLESS(indexed_ok(h, i, &a, index_width)); \
+        FINISH(indexed(h, i, &a, index_width));            \
     }
 #define INDEXED_BY(bits, width)             \
     INDEXED(vluxei##bits##_v, width, false) \
@@ -256,21 +263,20 @@ static enum cpu_status whole(struct rv_hart *h, const struct insn *i, unsigned w
     return status;
 }
 
-#define MASK_ACCESS(name, store)                                                               \
-    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)                                              \
-    {                                                                                          \
-        ILLEGAL_UNLESS(rv_v_legal_vtype(h));                                                   \
-        return finish(h, i, start, end, whole(h, i, 0, (size_t)(h->vec.vl + 7) / 8, (store))); \
+#define MASK_ACCESS(name, store)                                      \
+    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)                     \
+    {                                                                 \
+        ILLEGAL_UNLESS(rv_v_legal_vtype(h));                          \
+        FINISH(whole(h, i, 0, (size_t)(h->vec.vl + 7) / 8, (store))); \
     }
 MASK_ACCESS(vlm_v, false)
 MASK_ACCESS(vsm_v, true)
 
-#define WHOLE(name, registers, width, store)                                                       \
-    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)                                                  \
-    {                                                                                              \
-        ILLEGAL_UNLESS(!(i->rd & ((registers)-1)));                                                \
-        return finish(h, i, start, end,                                                            \
-                      whole(h, i, width, ((size_t)(registers)*h->vec.vlenb) >> (width), (store))); \
+#define WHOLE(name, registers, width, store)                                                \
+    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)                                           \
+    {                                                                                       \
+        ILLEGAL_UNLESS(!(i->rd & ((registers)-1)));                                         \
+        FINISH(whole(h, i, width, ((size_t)(registers)*h->vec.vlenb) >> (width), (store))); \
     }
 #define WHOLE_REGISTERS(n)            \
     WHOLE(vl##n##re8_v, n, 0, false)  \

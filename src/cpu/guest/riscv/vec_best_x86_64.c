@@ -12,7 +12,8 @@ const struct rv_vk_table *rv_vk_best(void)
 {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt"))
+        __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
+        __builtin_cpu_supports("popcnt"))
         return &rv_vk_avx2;
     return &rv_vk_any;
 }
