@@ -7,6 +7,7 @@
 #include "disk/format.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,10 +54,17 @@ static uint64_t place(const struct disk *d, struct script *s, uint64_t bytes)
     return MIN(at, room);
 }
 
+/** For whoever looks at a finding: what the first check found, and what it left. */
+static void say(void *arg, const char *text)
+{
+    if (getenv("FUZZ_SAY"))
+        fprintf(stderr, "%s check: %s\n", (const char *)arg, text);
+}
+
 static void check_twice(struct disk *d, unsigned flags)
 {
-    struct disk_check check = {0};
-    struct disk_check again = {0};
+    struct disk_check check = {.report = say, .arg = (char *)"first"};
+    struct disk_check again = {.report = say, .arg = (char *)"second"};
 
     if (disk_check(d, d->readonly ? 0 : flags, &check, NULL) || !(flags & DISK_REPAIR_ALL) ||
         d->readonly || check.errors != check.errors_fixed)

@@ -96,9 +96,11 @@ static int take_from_pool(struct qcow2 *q, uint64_t count, uint64_t *ret, uint64
         uint64_t got = 0;
 
         count = MIN(count, e->count);
-        int rc = e->unclean ? zero_clusters(q, e->first, count) : 0;
-        if (!rc)
-            rc = take(q, e->first, count, &got);
+        /* Taken first: that finds metadata that the refcounts do not count, which must not be
+         * zeroed. */
+        int rc = take(q, e->first, count, &got);
+        if (!rc && e->unclean)
+            rc = zero_clusters(q, e->first, got);
         if (rc)
             return rc;
         *ret = e->first;
