@@ -213,6 +213,11 @@ static int refer_entry(struct qcow2_checker *c, uint64_t entry, const struct qco
     return q->has_data_file ? 0 : refer(c, host, bytes, ref->weight, "data");
 }
 
+bool qcow2_is_shared(const struct qcow2_checker *c, const struct qcow2_l2_ref *ref)
+{
+    return qcow2_count_of(c, ref->offset >> c->q->cluster_bits) > ref->weight;
+}
+
 static int walk_l2(struct qcow2_checker *c, const struct qcow2_l2_ref *ref)
 {
     struct qcow2 *q = c->q;
@@ -221,6 +226,11 @@ static int walk_l2(struct qcow2_checker *c, const struct qcow2_l2_ref *ref)
 
     if (!rc)
         rc = refer(c, ref->offset, q->cluster_bytes, ref->weight, "L2 table");
+    if (!rc && qcow2_is_shared(c, ref)) { /* which of the two it is cannot be known: hands off */
+        qcow2_check_error(c, "the L2 table at 0x%llx lies on something else",
+                          (unsigned long long)ref->offset);
+        c->lost++;
+    }
     for (uint32_t i = 0; i < 1u << q->l2_bits && !rc; i++) {
         uint8_t *p = c->buf + ((size_t)i << q->entry_bits);
         uint64_t entry = load_be64(p);
@@ -233,7 +243,8 @@ static int walk_l2(struct qcow2_checker *c, const struct qcow2_l2_ref *ref)
         }
         qcow2_check_error(c, "entry %u of the L2 table at 0x%llx, 0x%llx, %s", i,
                           (unsigned long long)ref->offset, (unsigned long long)entry, fault);
-        if (!qcow2_repairs(c))
+        c->lost += qcow2_is_shared(c, ref);
+        if (!qcow2_repairs(c) || qcow2_is_shared(c, ref))
             continue;
         /* Its data cannot be known: zeroes. */
         store_be64(p, q->is_extended || q->h.version == 2 ? 0 : (uint64_t)QCOW2_ZERO);

@@ -41,6 +41,10 @@ static inline bool qcow2_repairs(const struct qcow2_checker *c)
     return c->flags & DISK_REPAIR_ALL;
 }
 
+/** Does something else lie where the table does? As far as was counted; then it must not be written
+ * to. */
+bool qcow2_is_shared(const struct qcow2_checker *c, const struct qcow2_l2_ref *ref);
+
 /* repair.c */
 
 /** Compare refcounts with the counts; the file gets higher ones (@raise) or lower ones where it

@@ -168,7 +168,7 @@ int qcow2_check_flags(struct qcow2_checker *c)
         }
     }
     for (size_t i = 0; i < c->l2_count && !rc && !q->has_data_file; i++) {
-        if (c->l2[i].is_active)
+        if (c->l2[i].is_active && !qcow2_is_shared(c, &c->l2[i]))
             rc = check_l2_flags(c, c->l2[i].offset);
     }
     return rc ? rc : qcow2_repairs(c) ? file_flush(q->file) : 0;
