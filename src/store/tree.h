@@ -19,15 +19,14 @@
 #define TREE_DISKS_MAX     8
 #define TREE_LAYERS_MAX    4096
 #define TREE_SNAPSHOTS_MAX 1024
-#define TREE_DEPTH_MAX     250 /* layers upon each other; DISK_MAX_DEPTH less some for images */
-* /
+#define TREE_DEPTH_MAX     250 /* upon each other; below DISK_MAX_DEPTH */
 
-    enum tree_over_kind {
-        TREE_OVER_NOTHING,
-        TREE_OVER_LAYER,    /* `id`, of this instance */
-        TREE_OVER_INSTANCE, /* layer `id` of instance `instance` */
-        TREE_OVER_IMAGE,    /* the file `path` of format `format` */
-    };
+enum tree_over_kind {
+    TREE_OVER_NOTHING,
+    TREE_OVER_LAYER,    /* `id`, of this instance */
+    TREE_OVER_INSTANCE, /* layer `id` of instance `instance` */
+    TREE_OVER_IMAGE,    /* the file `path` of format `format` */
+};
 
 /** What a layer lies on. */
 struct tree_over {
