@@ -28,6 +28,8 @@
 #define CHIP_BLOCK   (128u << 10) /* bytes of one chip that are erased together */
 #define BLOCK        ((uint64_t)CHIP_BLOCK * CHIPS)
 #define BUFFER_WORDS 256 /* of one chip */
+#define PAGE         4096u
+#define PAGES        (CFI_FLASH_SIZE / PAGE)
 
 enum {
     CMD_PROGRAM = 0x10,
@@ -72,11 +74,12 @@ struct chip {
 
 struct cfi_flash {
     struct mutex lock;
-    struct chip chips[CHIPS]; /* [lock] */
-    uint8_t *content;         /* [lock] complemented */
-    int fd;                   /* [init] -1 = none */
-    uint64_t file_size;       /* [init] */
-    bool write_failed;        /* [lock] said so already */
+    struct chip chips[CHIPS];  /* [lock] */
+    uint8_t *content;          /* [lock] complemented */
+    uint64_t used[PAGES / 64]; /* [lock] bit for each page that may not be erased */
+    int fd;                    /* [init] -1 = none */
+    uint64_t file_size;        /* [init] */
+    bool write_failed;         /* [lock] said so already */
 };
 
 /* CFI query structure of one chip, from word 0x10 (JEP137B). */
@@ -99,6 +102,16 @@ static const uint8_t query[] = {
 static uint64_t byte_offset(unsigned chip, uint32_t word)
 {
     return (uint64_t)word * 4 + chip * 2;
+}
+
+static void use_page(struct cfi_flash *f, uint64_t page)
+{
+    f->used[page / 64] |= 1ULL << page % 64;
+}
+
+static bool is_used(const struct cfi_flash *f, uint64_t page)
+{
+    return f->used[page / 64] >> page % 64 & 1;
 }
 
 static void write_back_locked(struct cfi_flash *f, uint64_t offset, uint64_t size) REQUIRES(f->lock)
@@ -134,6 +147,7 @@ static void program_locked(struct cfi_flash *f, unsigned chip, uint32_t word, ui
 {
     uint8_t *p = f->content + byte_offset(chip, word);
 
+    use_page(f, byte_offset(chip, word) / PAGE);
     store_le16(p, (uint16_t)(load_le16(p) | (uint16_t)~data));
     write_back_locked(f, byte_offset(chip, word), 2);
 }
@@ -345,6 +359,8 @@ static int load_file(struct cfi_flash *f, const char *path, struct error *err)
         return error_set(err, -rc, "cannot read flash file '%s': %s", path, strerror(-rc));
     for (uint64_t i = 0; i < f->file_size; i++)
         f->content[i] = (uint8_t)~f->content[i];
+    for (uint64_t i = 0; i < f->file_size; i += PAGE)
+        use_page(f, i / PAGE);
     return 0;
 }
 
@@ -396,8 +412,6 @@ void cfi_flash_reset(struct cfi_flash *f)
     mutex_unlock(&f->lock);
 }
 
-#define STATE_PAGE 4096u
-
 static const struct state_field chip_fields[] = {
     STATE_FIELD(struct chip, mode),
     STATE_FIELD(struct chip, step),
@@ -410,9 +424,11 @@ static const struct state_field chip_fields[] = {
     {0},
 };
 
-static bool is_erased(const uint8_t *page)
+static bool is_erased(const struct cfi_flash *f, uint64_t page)
 {
-    return !page[0] && !memcmp(page, page + 1, STATE_PAGE - 1);
+    const uint8_t *p = f->content + page * PAGE;
+
+    return !is_used(f, page) || (!p[0] && !memcmp(p, p + 1, PAGE - 1));
 }
 
 /** The pages that are not erased, each after its number. */
@@ -421,15 +437,15 @@ static void put_content(const struct cfi_flash *f, struct state_out *out)
     uint64_t pages = 0;
     uint8_t *at;
 
-    for (uint64_t i = 0; i < CFI_FLASH_SIZE / STATE_PAGE; i++)
-        pages += !is_erased(f->content + i * STATE_PAGE);
-    uint8_t *data = at = malloc(pages * (STATE_PAGE + 4) + 1);
-    for (uint64_t i = 0; data && i < CFI_FLASH_SIZE / STATE_PAGE; i++) {
-        if (is_erased(f->content + i * STATE_PAGE))
+    for (uint64_t i = 0; i < PAGES; i++)
+        pages += !is_erased(f, i);
+    uint8_t *data = at = malloc(pages * (PAGE + 4) + 1);
+    for (uint64_t i = 0; data && i < PAGES; i++) {
+        if (is_erased(f, i))
             continue;
         store_le32(at, (uint32_t)i);
-        memcpy(at + 4, f->content + i * STATE_PAGE, STATE_PAGE);
-        at += STATE_PAGE + 4;
+        memcpy(at + 4, f->content + i * PAGE, PAGE);
+        at += PAGE + 4;
     }
     if (data)
         state_put_bytes(out, "content", data, (size_t)(at - data));
@@ -452,20 +468,24 @@ static int get_content_locked(struct cfi_flash *f, const struct state_section *s
 {
     const uint8_t *data;
     size_t size;
-    int rc = state_get_bytes(s, "content", CFI_FLASH_SIZE / STATE_PAGE * (STATE_PAGE + 4), &data,
-                             &size, err);
+    int rc = state_get_bytes(s, "content", PAGES * (PAGE + 4), &data, &size, err);
 
     if (rc)
         return rc;
-    if (size % (STATE_PAGE + 4))
+    if (size % (PAGE + 4))
         return state_bad(s, err, "the content is cut off");
-    memset(f->content, 0, CFI_FLASH_SIZE);
-    for (; size; size -= STATE_PAGE + 4, data += STATE_PAGE + 4) {
+    /* pages that nobody used stay untouched, and cost no memory */
+    for (uint64_t i = 0; i < PAGES; i++) {
+        if (is_used(f, i))
+            memset(f->content + i * PAGE, 0, PAGE);
+    }
+    for (; size; size -= PAGE + 4, data += PAGE + 4) {
         uint64_t page = load_le32(data);
 
-        if (page >= CFI_FLASH_SIZE / STATE_PAGE)
+        if (page >= PAGES)
             return state_bad(s, err, "a page beyond the end");
-        memcpy(f->content + page * STATE_PAGE, data + 4, STATE_PAGE);
+        memcpy(f->content + page * PAGE, data + 4, PAGE);
+        use_page(f, page);
     }
     write_back_locked(f, 0, CFI_FLASH_SIZE);
     return 0;
