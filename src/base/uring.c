@@ -60,6 +60,8 @@ struct uring *uring_new(struct loop *loop, unsigned entries)
         free(r);
         return NULL;
     }
+    /* a forked process with the ring's memory would keep its files open */
+    (void)io_uring_ring_dontfork(&r->uring);
     r->loop = loop;
     r->entries = entries;
     r->watch = (struct loop_fd){.fd = r->uring.ring_fd, .fn = on_readable, .arg = r};

@@ -21,6 +21,7 @@ struct mem {
     bool frozen;                       /* [init] */
     const struct mem_region *main;     /* [init] once frozen: the largest RAM, tried first */
     struct mem_code_listener listener; /* [init] */
+    struct mem *heritage;              /* [init] mem_adopt()'s; NULL once frozen */
 };
 
 struct mem *mem_new(void)
@@ -35,11 +36,11 @@ void mem_free(struct mem *mem)
     for (size_t i = 0; i < mem->count; i++) {
         struct mem_region *r = &mem->regions[i];
 
-        if (!r->host)
-            continue;
-        (void)munmap(r->host - MEM_PAGE_SIZE,
-                     r->size + 2 * MEM_PAGE_SIZE); /* ours, so it cannot fail */
-        (void)munmap(r->page_flags, r->size >> MEM_PAGE_BITS);
+        if (r->host) /* else a device's, or another's by now: mem_adopt() */
+            (void)munmap(r->host - MEM_PAGE_SIZE,
+                         r->size + 2 * MEM_PAGE_SIZE); /* ours, so it cannot fail */
+        if (r->page_flags)
+            (void)munmap(r->page_flags, r->size >> MEM_PAGE_BITS);
     }
     free(mem->regions);
     free(mem);
@@ -77,6 +78,34 @@ static void *map(size_t size, int prot)
     return p == MAP_FAILED ? NULL : p;
 }
 
+void mem_adopt(struct mem *mem, struct mem *from)
+{
+    assert(!mem->frozen);
+    mem->heritage = from;
+}
+
+/** A mapping of @size accessible bytes between guard pages, new or inherited; its start, or NULL.
+ */
+static uint8_t *map_guarded(struct mem *mem, gpa_t base, uint64_t size)
+{
+    const struct mem_region *old = mem->heritage ? mem_find(mem->heritage, base) : NULL;
+
+    if (old && old->host && old->base.v == base.v && old->size == size) {
+        uint8_t *whole = old->host - MEM_PAGE_SIZE;
+
+        mem->heritage->regions[old - mem->heritage->regions].host = NULL;
+        return whole;
+    }
+    uint8_t *whole = map(size + 2 * MEM_PAGE_SIZE, PROT_NONE);
+    if (whole && mprotect(whole + MEM_PAGE_SIZE, size, PROT_READ | PROT_WRITE)) {
+        (void)munmap(whole, size + 2 * MEM_PAGE_SIZE);
+        return NULL;
+    }
+    if (whole)
+        (void)madvise(whole + MEM_PAGE_SIZE, size, MADV_HUGEPAGE); /* only a hint */
+    return whole;
+}
+
 int mem_add_ram(struct mem *mem, gpa_t base, uint64_t size, unsigned flags, const char *name,
                 const struct mmio_ops *rom_ops, void *rom_dev, void **ret_host, struct error *err)
 {
@@ -92,9 +121,9 @@ int mem_add_ram(struct mem *mem, gpa_t base, uint64_t size, unsigned flags, cons
 
     if ((base.v | size) % MEM_PAGE_SIZE || !checked_add(size, 2 * MEM_PAGE_SIZE, &mapped))
         return error_set(err, EINVAL, "memory region '%s' is not a multiple of 4 KiB", name);
-    uint8_t *whole = map(mapped, PROT_NONE);
+    uint8_t *whole = map_guarded(mem, base, size);
     r.page_flags = map(size >> MEM_PAGE_BITS, PROT_READ | PROT_WRITE);
-    if (!whole || !r.page_flags || mprotect(whole + MEM_PAGE_SIZE, size, PROT_READ | PROT_WRITE)) {
+    if (!whole || !r.page_flags) {
         int rc = error_set(err, ENOMEM, "cannot map %llu MiB of guest memory: %s",
                            (unsigned long long)(size >> 20), strerror(errno));
 
@@ -105,7 +134,6 @@ int mem_add_ram(struct mem *mem, gpa_t base, uint64_t size, unsigned flags, cons
         return rc;
     }
     r.host = whole + MEM_PAGE_SIZE;
-    (void)madvise(r.host, size, MADV_HUGEPAGE); /* only a hint */
     int rc = insert(mem, &r, err);
     if (rc) {
         (void)munmap(whole, mapped);
@@ -128,6 +156,7 @@ int mem_add_mmio(struct mem *mem, gpa_t base, uint64_t size, const struct mmio_o
 void mem_freeze(struct mem *mem)
 {
     mem->frozen = true;
+    mem->heritage = NULL;
     for (size_t i = 0; i < mem->count; i++) {
         const struct mem_region *r = &mem->regions[i];
 

@@ -63,6 +63,12 @@ must_check int mem_add_ram(struct mem *mem, gpa_t base, uint64_t size, unsigned 
                            const char *name, const struct mmio_ops *rom_ops, void *rom_dev,
                            void **ret_host, struct error *err);
 
+/** RAM that is added to @mem from now on takes over the memory of @from's region of the same base
+ * and size, content and all, which @from loses; what @from does not have is new. Before
+ * mem_freeze(); no vCPU or device may still use @from. For a machine that goes on in another
+ * process: vm_fork(). */
+void mem_adopt(struct mem *mem, struct mem *from);
+
 /** Add a device's registers. @ops and @dev are borrowed for the life of @mem. Errors as above. */
 must_check int mem_add_mmio(struct mem *mem, gpa_t base, uint64_t size, const struct mmio_ops *ops,
                             void *dev, struct error *err);

@@ -3,6 +3,7 @@
 #include "mem/mem.h"
 
 #include <errno.h>
+#include <string.h>
 
 struct fake {
     uint64_t last_offset;
@@ -130,4 +131,27 @@ TEST(writes_to_code_pages_are_reported)
     mem_written(mem, GPA(0xfff), 2);
     EXPECT_EQ(code_writes, 1);
     mem_free(mem);
+}
+
+TEST(memory_is_adopted_with_its_content)
+{
+    struct mem *old = mem_new();
+    struct mem *heir = mem_new();
+    void *was;
+    void *is;
+    void *other;
+
+    ASSERT_EQ(mem_add_ram(old, GPA(0x10000), 0x4000, 0, "ram", NULL, NULL, &was, NULL), 0);
+    ASSERT_EQ(mem_add_ram(old, GPA(0x20000), 0x4000, 0, "x", NULL, NULL, &other, NULL), 0);
+    mem_freeze(old);
+    ASSERT_EQ(mem_copy_out(old, GPA(0x10000), "guest", 5), 0);
+    mem_adopt(heir, old);
+    ASSERT_EQ(mem_add_ram(heir, GPA(0x10000), 0x4000, 0, "ram", NULL, NULL, &is, NULL), 0);
+    EXPECT_TRUE(is == was);
+    ASSERT_EQ(mem_add_ram(heir, GPA(0x20000), 0x2000, 0, "x", NULL, NULL, &is, NULL), 0);
+    EXPECT_TRUE(is != other); /* another size */
+    mem_freeze(heir);
+    mem_free(old);
+    EXPECT_TRUE(!memcmp(mem_ptr(heir, GPA(0x10000), 5, false), "guest", 5));
+    mem_free(heir);
 }

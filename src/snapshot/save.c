@@ -1,21 +1,12 @@
-/* Writing a snapshot while the machine runs on.
- *
- *   freeze → state into memory → fork → thaw, resume        (the machine's pause)
- *                                  └─ child: chunks of memory, compressed, into the file; then
- * exits
- *
- * The child of a process with threads: it has this one thread, touches nothing of the machine but
- * its memory, which is copy-on-write, and takes no lock of ours. (glibc makes its allocator usable
- * in such a child.)
+/* Writing a snapshot while the machine runs on: the child of a capture (capture.c) writes chunks of
+ * memory, compressed, into the file, and exits. It touches nothing of the machine but its memory.
  *
  * Threads: see snapshot.h. */
 #include "base/bits.h"
-#include "base/clock.h"
 #include "base/fd.h"
 #include "mem/mem.h"
 #include "snapshot/snapshot.h"
 #include "snapshot/snapshot_internal.h"
-#include "state/state.h"
 #include "vm/vm.h"
 
 #include <fcntl.h>
@@ -40,12 +31,10 @@ struct shared {
 };
 
 struct save {
-    struct vm *vm;
+    struct capture capture;
     const struct snapshot_options *options;
     char temporary[PATH_MAX];
     int fd;
-    uint8_t *state;
-    size_t state_size;
     struct shared *shared;
     uint64_t total_bytes;
 };
@@ -154,7 +143,7 @@ static int write_memory(const struct save *s)
     w.packed = malloc(w.packed_room);
     if (!w.zstd || !w.pages || !w.packed)
         rc = -ENOMEM;
-    while (!rc && (r = mem_next(vm_mem(s->vm), &i))) {
+    while (!rc && (r = mem_next(vm_mem(s->capture.vm), &i))) {
         if (r->host)
             rc = write_region(&w, r, pagemap_fd);
     }
@@ -174,7 +163,7 @@ static int write_header(const struct save *s)
     size_t i = 0;
     uint32_t count = 0;
 
-    while ((r = mem_next(vm_mem(s->vm), &i))) {
+    while ((r = mem_next(vm_mem(s->capture.vm), &i))) {
         if (!r->host)
             continue;
         if (count == SNAPSHOT_REGIONS_MAX)
@@ -184,32 +173,23 @@ static int write_header(const struct save *s)
     }
     store_le32(header + 8, SNAPSHOT_VERSION);
     store_le32(header + 12, count);
-    store_le64(header + 16, s->state_size);
+    store_le64(header + 16, s->capture.state_size);
     store_le32(header + 24, (uint32_t)crc32(0, regions, count * SNAPSHOT_REGION));
     store_le32(header + 28, (uint32_t)crc32(0, header, 28));
     int rc = fd_write_all(s->fd, header, sizeof(header));
     if (!rc)
-        rc = fd_write_all(s->fd, s->state, s->state_size);
+        rc = fd_write_all(s->fd, s->capture.state, s->capture.state_size);
     return rc ? rc : fd_write_all(s->fd, regions, (size_t)count * SNAPSHOT_REGION);
 }
 
 /* --- The parent --- */
 
-static int save_state(struct save *s, struct error *err)
+static void child_main(struct capture *c)
 {
-    struct state_out *out = state_out_new();
-    int rc = vm_save(s->vm, out, err);
+    struct save *s = container_of(c, struct save, capture);
 
-    if (!rc)
-        rc = state_out_take(out, &s->state, &s->state_size);
-    state_out_free(out);
-    return rc ? error_set(err, -rc, "cannot save the machine's state: %s", strerror(-rc)) : 0;
-}
-
-static _Noreturn void child_main(const struct save *s, pid_t parent)
-{
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a file that nobody would name is not worth writing */
-    if (getppid() == parent) {
+    if (getppid() == c->parent) {
         int rc = write_header(s);
 
         s->shared->rc = rc ? rc : write_memory(s);
@@ -218,24 +198,11 @@ static _Noreturn void child_main(const struct save *s, pid_t parent)
     _exit(1);
 }
 
-/** Everything that happens while the machine stands still. */
-static int snap(struct save *s, pid_t *ret_child, struct error *err)
+static int at_rest(void *arg, struct error *err)
 {
-    pid_t parent = getpid();
-    int rc = save_state(s, err);
+    const struct snapshot_options *o = arg;
 
-    if (!rc && s->options->at_rest)
-        rc = s->options->at_rest(s->options->arg, err);
-    if (rc)
-        return rc;
-    pid_t child = fork();
-    if (child == 0)
-        child_main(s, parent);
-    if (child < 0)
-        return error_set(err, errno, "cannot start a process for the snapshot: %s",
-                         strerror(errno));
-    *ret_child = child;
-    return 0;
+    return o->at_rest ? o->at_rest(o->arg, err) : 0;
 }
 
 /** Until the child has ended, reporting progress. */
@@ -283,24 +250,6 @@ static int open_file(struct save *s, const char *path, struct error *err)
     return 0;
 }
 
-/** Stop, snap, go on. */
-static int capture(struct save *s, pid_t *ret_child, struct snapshot_report *report,
-                   struct error *err)
-{
-    bool was_running = vm_get_state(s->vm) == VM_RUNNING;
-    int64_t start_ns = host_now_ns();
-
-    vm_freeze(s->vm);
-    int rc = vm_get_state(s->vm) == VM_STOPPED
-                 ? error_set(err, ESHUTDOWN, "the machine has stopped")
-                 : snap(s, ret_child, err);
-    vm_thaw(s->vm);
-    if (was_running)
-        vm_resume(s->vm);
-    report->pause_ns = host_now_ns() - start_ns;
-    return rc;
-}
-
 static int finish(struct save *s, const char *path, struct snapshot_report *report,
                   struct error *err)
 {
@@ -317,20 +266,25 @@ int snapshot_save(struct vm *vm, const char *path, const struct snapshot_options
                   struct snapshot_report *ret, struct error *err)
 {
     static const struct snapshot_options none;
-    struct save s = {.vm = vm, .options = options ? options : &none, .fd = -1};
+    struct save s = {
+        .capture = {.vm = vm, .at_rest = at_rest, .child_main = child_main},
+        .options = options ? options : &none,
+        .fd = -1,
+    };
     struct snapshot_report report = {0};
     const struct mem_region *r;
     size_t i = 0;
-    pid_t child = -1;
 
+    s.capture.arg = (void *)(uintptr_t)s.options;
     while ((r = mem_next(vm_mem(vm), &i)))
         s.total_bytes += r->host ? r->size : 0;
     int rc = open_file(&s, path, err);
 
     if (!rc)
-        rc = capture(&s, &child, &report, err);
+        rc = capture(&s.capture, err);
+    report.pause_ns = s.capture.pause_ns;
     if (!rc)
-        rc = wait_for_child(&s, child, err);
+        rc = wait_for_child(&s, s.capture.child, err);
     if (!rc)
         rc = finish(&s, path, &report, err);
     if (s.fd >= 0)
@@ -338,7 +292,6 @@ int snapshot_save(struct vm *vm, const char *path, const struct snapshot_options
     fd_close(s.fd);
     if (s.shared)
         (void)munmap(s.shared, sizeof(*s.shared)); /* ours, so it cannot fail */
-    free(s.state);
     if (!rc && ret)
         *ret = report;
     return rc;

@@ -11,6 +11,8 @@
 #include "base/error.h"
 #include "base/macros.h"
 
+#include <sys/types.h>
+
 struct vm;
 
 struct snapshot_options {
@@ -44,5 +46,34 @@ must_check int snapshot_save(struct vm *vm, const char *path,
  * @path, which is hostile. -EINVAL: damaged, or of another machine; only vm_free() is possible
  * then. */
 must_check int snapshot_load(struct vm *vm, const char *path, struct error *err);
+
+/* Live clones. */
+
+struct snapshot_seed;
+
+struct snapshot_clone {
+    /** As in struct snapshot_options; with @arg. */
+    int (*at_rest)(void *arg, struct error *err);
+    /** The clone's process: it has one thread, and of the parent's descriptors the standard ones
+     * and keep_fds. Makes its machine by snapshot_grow(); its result is the process's exit status.
+     */
+    int (*main)(void *arg, const struct snapshot_seed *seed);
+    void *arg;
+    int *keep_fds; /* gets sorted in the child */
+    size_t keep_count;
+};
+
+/** Fork a process with a copy of @vm, running or paused, which then runs or stands as before.
+ * Memory is shared until written to by either. The caller waits for *@ret_child. @ret_pause_ns may
+ * be NULL. Threads and errors as snapshot_save(). */
+must_check int snapshot_clone(struct vm *vm, const struct snapshot_clone *options, pid_t *ret_child,
+                              int64_t *ret_pause_ns, struct error *err);
+
+/** In that process, once: the machine of @config, which must agree with the original in processors,
+ * memory and devices, with the original's memory and state; not started yet. Sets config->adopt and
+ * no_boot. */
+struct vm_config;
+must_check int snapshot_grow(const struct snapshot_seed *seed, struct vm_config *config,
+                             struct vm **ret, struct error *err);
 
 #endif

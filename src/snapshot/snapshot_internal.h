@@ -7,6 +7,28 @@
 
 #include "snapshot/snapshot.h"
 
+#include <sys/types.h>
+
+struct vm;
+
+/** See capture.c. */
+struct capture {
+    /* The caller's. */
+    struct vm *vm;
+    int (*at_rest)(void *arg, struct error *err); /* NULL = nothing to do */
+    void (*child_main)(struct capture *c);        /* in the child; should not return */
+    void *arg;
+
+    /* Filled. */
+    uint8_t *state; /* for the child alone */
+    size_t state_size;
+    pid_t parent, child;
+    int64_t pause_ns;
+};
+
+/** The machine then runs or stands as before. 0 with c->child, which the caller waits for. */
+must_check int capture(struct capture *c, struct error *err);
+
 #define SNAPSHOT_MAGIC "PSDSNAP1"
 #define SNAPSHOT_HEADER                                                                           \
     32 /* magic, 4 version, 4 regions, 8 bytes of state, 4 CRC-32 of the regions, 4 of all before \

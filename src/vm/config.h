@@ -7,6 +7,8 @@
 #include "disk/throttle.h"
 #include "net/net.h"
 
+struct mem;
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -83,7 +85,8 @@ struct vm_config {
     bool gdb_wait;         /* do not start the vCPUs until a debugger continues */
     const char *dump;      /* --dump=guest,ir,opt,regs,host; NULL = none */
     int dump_fd;
-    bool no_boot;         /* load nothing: a saved state comes before the start */
+    bool no_boot;      /* load nothing: a saved state comes before the start */
+    struct mem *adopt; /* its RAM becomes this machine's: mem_adopt(); with no_boot; NULL = none */
     const char *dump_dtb; /* write the device tree blob there and stop; NULL = no */
 };
 

@@ -277,6 +277,8 @@ static int build(struct vm *vm, struct error *err)
     vm->mem = mem_new();
     if (!vm->loop || !vm->io || !vm->mem)
         return error_set(err, ENOMEM, "out of memory or file descriptors");
+    if (vm->config.adopt)
+        mem_adopt(vm->mem, vm->config.adopt);
     rc = new_engine(vm, err);
     if (!rc)
         rc = new_board(vm, err);

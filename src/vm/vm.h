@@ -5,6 +5,8 @@
 #include "base/error.h"
 #include "vm/config.h"
 
+#include <sys/types.h>
+
 struct vm;
 
 enum vm_state { VM_CREATED, VM_RUNNING, VM_PAUSED, VM_STOPPED };
@@ -47,6 +49,11 @@ void vm_resume(struct vm *vm);
  * paused. Any thread but the machine's own. */
 void vm_freeze(struct vm *vm);
 void vm_thaw(struct vm *vm);
+
+/** fork() while no thread of the frozen machine is in the middle of anything, so that the child,
+ * which has the calling thread alone, may allocate memory and make machines of its own. It must
+ * leave @vm alone but for its memory. The child's process id, 0 in the child, or -errno. */
+must_check pid_t vm_fork(struct vm *vm);
 
 /** The state of a frozen machine, but for its memory (mem) and disks. -ENOTSUP: a device has a
  * state that cannot be saved; the sentence says which, and what to do. */

@@ -4,11 +4,14 @@
  * controller first; the devices, which drive its inputs.
  *
  * Threads: any but the machine's own; vCPUs stand still. */
+#include "base/loop.h"
+#include "base/thread.h"
 #include "device/virtio/transport.h"
 #include "state/state.h"
 #include "vm/vm_internal.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 /** What must be the same in the machine that loads it. */
 struct machine {
@@ -35,6 +38,62 @@ void vm_thaw(struct vm *vm)
 {
     for (size_t i = 0; i < vm->transport_count; i++)
         virtio_thaw(vm->transports[i]->dev);
+}
+
+/** Two loops that stand still while the process forks. */
+struct standstill {
+    struct mutex lock;
+    struct cond changed;
+    unsigned standing; /* [lock] */
+    bool over;         /* [lock] */
+};
+
+static void stand_still(void *arg)
+{
+    struct standstill *s = arg;
+
+    mutex_lock(&s->lock);
+    s->standing++;
+    cond_broadcast(&s->changed);
+    while (!s->over)
+        cond_wait(&s->changed, &s->lock);
+    s->standing--;
+    cond_broadcast(&s->changed);
+    mutex_unlock(&s->lock);
+}
+
+pid_t vm_fork(struct vm *vm)
+{
+    struct loop *loops[] = {vm->loop, vm->io};
+    struct standstill s = {0};
+    unsigned posted = 0;
+    int rc = 0;
+
+    mutex_init(&s.lock);
+    cond_init(&s.changed);
+    for (size_t i = 0; i < ARRAY_SIZE(loops) && !rc; i++) {
+        if (loop_is_self(loops[i])) /* it has no thread: the machine was never started */
+            continue;
+        rc = loop_post(loops[i], stand_still, &s);
+        posted += !rc;
+    }
+    mutex_lock(&s.lock);
+    while (s.standing < posted)
+        cond_wait(&s.changed, &s.lock);
+    pid_t child = rc ? rc : fork();
+    if (child) {
+        child = child < 0 && !rc ? -errno : child;
+        s.over = true;
+        cond_broadcast(&s.changed);
+        while (s.standing)
+            cond_wait(&s.changed, &s.lock);
+    }
+    mutex_unlock(&s.lock);
+    if (child) {
+        cond_done(&s.changed);
+        mutex_done(&s.lock);
+    }
+    return child;
 }
 
 struct mem *vm_mem(struct vm *vm)

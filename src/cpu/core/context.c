@@ -116,6 +116,7 @@ int cpu_contexts_init(struct cpu *c)
 
     if (p == MAP_FAILED)
         return -ENOMEM;
+    (void)madvise(p, size, MADV_DONTFORK); /* of no use to a forked process */
     c->contexts = p;
     c->context = &c->contexts[0];
     c->context->valid = true;

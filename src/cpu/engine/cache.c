@@ -26,6 +26,8 @@ int cache_init(struct cache *cache, size_t bytes)
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (cache->arena == MAP_FAILED)
         cache->arena = NULL;
+    else
+        (void)madvise(cache->arena, bytes, MADV_DONTFORK); /* of no use to a forked process */
     cache->arena_size = bytes;
     return cache->slots && cache->pages && cache->arena ? 0 : -ENOMEM;
 }

@@ -39,6 +39,9 @@ int codebuf_init(struct codebuf *b, size_t size, struct error *err)
         return r;
     }
     close(fd);
+    /* shared with a forked process it would change under its feet: none has it */
+    (void)madvise(rw, size, MADV_DONTFORK);
+    (void)madvise(rx, size, MADV_DONTFORK);
     *b = (struct codebuf){.rw = rw, .rx = rx, .size = size};
     return 0;
 }
