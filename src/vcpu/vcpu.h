@@ -17,6 +17,7 @@ enum vcpu_exit_reason {
     VCPU_EXIT_KICK, /* vcpu_kick() was called since the last return */
     VCPU_EXIT_SBI, /* RISC-V: S-mode ECALL with the built-in SBI; registers a0..a7 hold the call; pc
                       is already behind it */
+    VCPU_EXIT_RESET, /* the processor asks for the machine's reset (x86: triple fault) */
     VCPU_EXIT_DEBUG, /* breakpoint, watchpoint or step: see debug */
     VCPU_EXIT_ERROR, /* cannot go on: see error (engine check mismatch, host fault) */
 };
@@ -45,10 +46,12 @@ struct vcpu_reg {
     const char *name;    /* "a0" */
     const char *group;   /* "general", "float", "csr": as GDB's target description groups them */
     const char *feature; /* "org.gnu.gdb.riscv.cpu" */
-    uint16_t bits;
+    uint16_t bits;       /* up to 128: beyond 64, VCPU_REG_HIGH | id is the upper part */
     uint16_t id; /* for vcpu_get_reg(); for RISC-V: 0-31 x, 32 pc, 33-64 f, 65 + n = CSR n (GDB's
-                    numbering) */
+                    numbering); for x86-64: GDB's numbering, 0-15 general, 16 rip */
 };
+
+enum { VCPU_REG_HIGH = 0x8000 };
 
 enum vcpu_watch { VCPU_WATCH_WRITE = 1, VCPU_WATCH_READ = 2, VCPU_WATCH_ACCESS = 3 };
 

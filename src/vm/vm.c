@@ -28,14 +28,14 @@ static void guest_poweroff(void *arg, unsigned code)
         vm_stop_with(arg, VM_STOP_POWEROFF, 0, NULL);
 }
 
-static void guest_reset(void *arg)
+void vm_guest_reset(void *arg)
 {
-    const struct vm *vm = arg;
+    struct vm *vm = arg;
 
     if (vm->config.no_reboot)
-        vm_stop_with(arg, VM_STOP_PANIC, 1, NULL);
+        vm_stop_with(vm, VM_STOP_PANIC, 1, NULL);
     else
-        vm_reset(arg);
+        vm_reset(vm);
 }
 
 static void guest_sbi_reset(void *arg, enum sbi_reset kind, bool failure)
@@ -46,7 +46,7 @@ static void guest_sbi_reset(void *arg, enum sbi_reset kind, bool failure)
         break;
     case SBI_RESET_COLD:
     case SBI_RESET_WARM:
-        guest_reset(arg);
+        vm_guest_reset(arg);
         break;
     }
 }
@@ -212,7 +212,7 @@ static int new_board(struct vm *vm, struct error *err)
         .uart = vm_console_backend(vm->console),
         .set_irq = set_irq,
         .poweroff = guest_poweroff,
-        .reset = guest_reset,
+        .reset = vm_guest_reset,
         .arg = vm,
     };
     rc = virt_board_new(&vm->board_config, &vm->board, err);

@@ -62,6 +62,11 @@ struct vm {
     int64_t started_ns;      /* [lock] */
 };
 
+/* vm.c */
+
+/** The guest resets its machine: struct vm. Any thread. */
+void vm_guest_reset(void *arg);
+
 /* vm_boot.c */
 
 /** Check that what config names can be booted, without keeping it. */

@@ -128,6 +128,9 @@ static void handle_exit(struct vm_hart *h, const struct vcpu_exit *exit)
     case VCPU_EXIT_SBI:
         sbi_call(h->vm->sbi, h->index);
         break;
+    case VCPU_EXIT_RESET:
+        vm_guest_reset(h->vm);
+        break;
     case VCPU_EXIT_DEBUG:
         debug_exit(h, exit);
         break;
