@@ -1,7 +1,7 @@
 /* The riscv64 `virt` machine: address map and wiring.
  *
- *     UART, RTC, PCI INTA..D ──> PLIC ──> hart n: MEI (context 2n), SEI (context 2n + 1)
- *                              ACLINT ──> hart n: MSI, MTI
+ *     UART, RTC, generation ID, PCI INTA..D ──> PLIC ──> hart n: MEI (context 2n), SEI (context 2n
+ * + 1) ACLINT ──> hart n: MSI, MTI
  *
  * Threads: creation and reset by one thread while vCPUs stand still. */
 #include "board/virt_riscv.h"
@@ -11,6 +11,7 @@
 #include "device/irq/plic.h"
 #include "device/power/syscon.h"
 #include "device/rtc/goldfish.h"
+#include "device/vmgenid/vmgenid.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 const struct virt_range virt_map[VIRT_DEVICES] = {
     [VIRT_SYSCON] = {0x00100000, SYSCON_SIZE,        0           },
     [VIRT_RTC] = {0x00101000, GOLDFISH_RTC_SIZE,  11          },
+    [VIRT_VMGENID] = {0x00102000, VMGENID_SIZE,       12          },
     [VIRT_ACLINT] = {0x02000000, ACLINT_SIZE,        0           },
     [VIRT_PCI_PIO] = {0x03000000, 0x10000,            0           },
     [VIRT_PLIC] = {0x0c000000, PLIC_SIZE,          0           },
@@ -38,6 +40,7 @@ struct virt_board {
     struct aclint *aclint;
     struct uart *uart;
     struct goldfish_rtc *rtc;
+    struct vmgenid *vmgenid;
     struct syscon *syscon;
     struct cfi_flash *flash[2];
     struct pci_host *pci;
@@ -120,6 +123,9 @@ static int add_simple(struct virt_board *b, struct error *err)
     if (!rc)
         rc = goldfish_rtc_new(c->mem, GPA(virt_map[VIRT_RTC].base), &rtc, &b->rtc, err);
     if (!rc)
+        rc = vmgenid_new(c->mem, GPA(virt_map[VIRT_VMGENID].base),
+                         plic_input(b->plic, virt_map[VIRT_VMGENID].irq), &b->vmgenid, err);
+    if (!rc)
         rc = syscon_new(c->mem, GPA(virt_map[VIRT_SYSCON].base), &syscon, &b->syscon, err);
     return rc;
 }
@@ -184,6 +190,7 @@ void virt_board_free(struct virt_board *b)
     cfi_flash_free(b->flash[1]);
     cfi_flash_free(b->flash[0]);
     syscon_free(b->syscon);
+    vmgenid_free(b->vmgenid);
     goldfish_rtc_free(b->rtc);
     uart_free(b->uart);
     aclint_free(b->aclint);
@@ -227,6 +234,11 @@ int virt_board_load(struct virt_board *b, const struct state_in *in, struct erro
     for (unsigned i = 0; i < ARRAY_SIZE(b->flash) && !rc; i++)
         rc = cfi_flash_load(b->flash[i], i, in, err);
     return rc ? rc : pci_host_load(b->pci, in, err);
+}
+
+void virt_board_changed_generation(struct virt_board *b)
+{
+    vmgenid_change(b->vmgenid);
 }
 
 void virt_board_resume(struct virt_board *b)

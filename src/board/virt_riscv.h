@@ -19,6 +19,7 @@
 enum virt_device {
     VIRT_SYSCON,
     VIRT_RTC,
+    VIRT_VMGENID,
     VIRT_ACLINT,
     VIRT_PCI_PIO,
     VIRT_PLIC,
@@ -72,6 +73,10 @@ void virt_board_reset(struct virt_board *b);
 
 /** The guest clock runs again after a pause. */
 void virt_board_resume(struct virt_board *b);
+
+/** The machine goes on from a saved state that was loaded: tell the guest, which reseeds (vmgenid).
+ */
+void virt_board_changed_generation(struct virt_board *b);
 
 /** State for a snapshot of every device of the board, and of its PCI functions' registers (not of
  * what is behind them). vCPUs and loops stand still. A failed load (-EINVAL) leaves any state:

@@ -161,6 +161,10 @@ static void simple_devices(struct dt_builder *b)
     dt_string(b, "compatible", "google,goldfish-rtc");
     dt_end(b);
 
+    device_begin(b, "vmgenid", VIRT_VMGENID);
+    dt_string(b, "compatible", "microsoft,vmgenid");
+    dt_end(b);
+
     device_begin(b, "test", VIRT_SYSCON);
     dt_strings(b, "compatible", "sifive,test1\0sifive,test0\0syscon",
                sizeof("sifive,test1\0sifive,test0\0syscon"));

@@ -161,6 +161,8 @@ int vm_load(struct vm *vm, const struct state_in *in, struct error *err)
         rc = virt_board_load(vm->board, in, err);
     for (size_t i = 0; i < vm->transport_count && !rc; i++)
         rc = virtio_load(vm->transports[i], (unsigned)i, in, err);
+    if (!rc)
+        virt_board_changed_generation(vm->board);
     for (size_t i = 0; i < vm->transport_count && !rc; i++)
         virtio_thaw(vm->transports[i]->dev); /* to look at its queues when its loop starts */
     return rc;

@@ -3,9 +3,9 @@
  *     live_clone KERNEL INITRD COUNT
  *
  * The guest is the demo's: a shell on the console. Each clone must answer at once, keep what was
- * set before it was made, and keep to itself what is set in it afterwards, as must the original.
- * Prints the time from asking for a clone to its first answer, and the memory that each has for
- * itself. TAP. */
+ * set before it was made, and keep to itself what is set in it afterwards, as must the original,
+ * and have its kernel reseed its random numbers. Prints the time from asking for a clone to its
+ * first answer, and the memory that each has for itself. TAP. */
 #include "base/clock.h"
 #include "base/fd.h"
 #include "snapshot/snapshot.h"
@@ -213,6 +213,8 @@ int main(int argc, char **argv)
 
         (void)snprintf(want, sizeof(want), "origin%zu-again\r", i);
         expect(i, "echo $x-ag''ain\n", want);
+        expect(i, "echo reseeded-$(dmesg | grep -c 'crng reseeded due to virtual machine fork')\n",
+               "reseeded-1\r");
     }
     report(count);
     for (size_t i = 1; i <= count; i++) {
