@@ -187,8 +187,8 @@ struct insn {
 
 enum insn_flags {
     INSN_END = 1,    /* ends a block (branch, jump, system) */
-    INSN_SYSTEM = 2, /* a block of its own, executed by the interpreter in every engine (CSR, traps,
-                        fences, WFI) */
+    INSN_SYSTEM = 2, /* ends a block and is executed by the interpreter in every engine (CSR, traps,
+                        fences, WFI): what follows may be in another mode */
     INSN_MEMORY = 4, /* may read or write data memory */
 };
 

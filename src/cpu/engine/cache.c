@@ -187,8 +187,11 @@ static bool protect_page(struct engine_cpu *ec, uint8_t *flags)
     return false;
 }
 
+/* A system instruction ends a block. Where blocks run twice (engine=check), it is one of its own.
+ */
 static unsigned decode(struct cpu *c, const uint8_t *host, struct insn *insns, unsigned *ret_bytes)
 {
+    bool alone = c->engine->config.kind == ENGINE_CHECK;
     unsigned offset = (unsigned)((uintptr_t)host & ~PAGE_MASK);
     unsigned count = 0;
     unsigned done = 0;
@@ -197,7 +200,7 @@ static unsigned decode(struct cpu *c, const uint8_t *host, struct insn *insns, u
         struct insn *insn = &insns[count];
         unsigned size = c->ops->decode(c, host + done, MEM_PAGE_SIZE - offset - done, insn);
 
-        if (!size || (count && (insn->flags & INSN_SYSTEM)))
+        if (!size || (count && alone && (insn->flags & INSN_SYSTEM)))
             break;
         insn->page_offset = (uint16_t)(offset + done);
         done += size;

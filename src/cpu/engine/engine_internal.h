@@ -26,7 +26,7 @@ struct block {
     uint16_t count;          /* instructions */
     uint16_t bytes;
     uint16_t page_offset;
-    bool system; /* one INSN_SYSTEM instruction */
+    bool system; /* it begins with an INSN_SYSTEM instruction, which is all of it */
     bool dead;   /* [atomic] relaxed: its source was overwritten; jump caches drop it when they meet
                     it */
     bool no_code;          /* [cache.lock] translation was tried and refused */

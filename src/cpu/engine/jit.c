@@ -85,6 +85,26 @@ static unsigned interp_one(void *state, const void *insn)
     return c->ops->interp(c, insn, 1);
 }
 
+/* Where to go on, from generated code that has executed @insn. */
+static struct host_next system_one(void *state, const void *insn)
+{
+    struct cpu *c = state;
+
+    c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    enum cpu_status status = c->ops->interp(c, insn, 1);
+    if (status == CPU_EXCEPTION) {
+        c->ops->take_exception(c);
+    } else if (status != CPU_OK && status != CPU_RETRANSLATE) {
+        c->status = status;
+        return (struct host_next){NULL, HOST_LEAVE_STATUS};
+    }
+    const struct jump_entry *j = cpu_jump_at(c, c->pc);
+    if (j->key != c->pc || j->code_mode != ((uint32_t)c->mode | JUMP_VALID))
+        return (struct host_next){NULL, HOST_LEAVE_INDIRECT};
+    c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    return (struct host_next){j->code, 0};
+}
+
 static void fill_env(struct host_env *env)
 {
     *env = (struct host_env){
@@ -115,6 +135,7 @@ static void fill_env(struct host_env *env)
         .atomic = slow_atomic,
         .cas = slow_cas,
         .interp = interp_one,
+        .system = system_one,
     };
     /* MXCSR: invalid, denormal, zero divide, overflow, underflow, precision. RISC-V fflags: NV 16,
      * DZ 8, OF 4, UF 2, NX 1. */

@@ -137,7 +137,7 @@ static enum cpu_status run_block(struct engine_cpu *ec, struct block *b)
 
     if (ec->replay && !b->system)
         return check_run(ec, b);
-    if (ec->engine->jit && !b->system) {
+    if (ec->engine->jit && !ec->replay) {
         switch (ready(ec, b)) {
         case JIT_DONE:
             return jit_run(ec, c, b, true);

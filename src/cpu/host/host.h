@@ -21,6 +21,12 @@ struct ir_func;
 struct codebuf;
 struct host;
 
+/** Where to go on after a system instruction. */
+struct host_next {
+    const void *code; /* there is code for the pc; NULL: leave */
+    uint64_t kind;    /* then: as what, enum host_leave_kind */
+};
+
 /** Offsets and helpers, constant for an engine's life. Copied by host_new(). */
 struct host_env {
     /* From the state pointer. Sizes as in struct cpu. */
@@ -43,6 +49,10 @@ struct host_env {
                        uint64_t operand, uint64_t *ret_old); /* op: enum ir_amo */
     unsigned (*cas)(void *state, uint64_t va, unsigned size, unsigned mmu, uint64_t expected,
                     uint64_t desired, uint64_t *ret_old);
+    /** Execute the system instruction @insn: pc and instret are exact before, and after; fp_flags
+     * before, if it asked for that. Mode and context may change. Leaves code_page as of what it
+     * returns. */
+    struct host_next (*system)(void *state, const void *insn);
     /** Run the one decoded instruction @insn: pc and instret are exact before, and after. */
     unsigned (*interp)(void *state, const void *insn);
 

@@ -120,6 +120,10 @@ static void structure(struct run *r, uint64_t *ret)
     case IR_EXIT_INDIRECT:
         finish(r, IR_EVAL_INDIRECT, r->v[0], r->insns, 0);
         break;
+    case IR_EXIT_SYSTEM:
+        finish(r, IR_EVAL_SYSTEM, r->env->code_page + r->offset, r->insns - 1, 0);
+        r->result.insn = (const void *)(uintptr_t)i->imm;
+        break;
     case IR_EXIT_STATUS:
         finish(r, IR_EVAL_STATUS, target, r->insns, i->aux);
         break;

@@ -35,13 +35,21 @@ struct ir_eval {
     void *arg;
 };
 
-enum ir_eval_kind { IR_EVAL_DIRECT, IR_EVAL_INDIRECT, IR_EVAL_STATUS, IR_EVAL_FAULT, IR_EVAL_END };
+enum ir_eval_kind {
+    IR_EVAL_DIRECT,
+    IR_EVAL_INDIRECT,
+    IR_EVAL_SYSTEM, /* pc, retired: before the instruction, which the caller is to execute */
+    IR_EVAL_STATUS,
+    IR_EVAL_FAULT,
+    IR_EVAL_END
+};
 
 struct ir_eval_result {
     enum ir_eval_kind kind;
     uint64_t pc;
     unsigned retired;
     unsigned status;
+    const void *insn; /* of IR_EVAL_SYSTEM */
 };
 
 /** Evaluate @f, which ir_verify() accepts, with @temps (f->count of them) as working storage. */

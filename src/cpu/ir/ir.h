@@ -79,6 +79,9 @@ enum ir_call {
     IR_CALL_EXITS = 4,  /* it stores its status: other than 0 leaves the unit, at this INSN's pc */
 };
 
+/** Does a system instruction look at the floating point exceptions raised so far? */
+enum ir_system { IR_SYSTEM_PLAIN, IR_SYSTEM_FLAGS };
+
 /** What an exit is for, to predict returns. In aux of EXIT_DIRECT and EXIT_INDIRECT. */
 enum ir_hint { IR_HINT_NONE, IR_HINT_CALL, IR_HINT_RETURN };
 
@@ -416,6 +419,15 @@ static inline void ir_exit_indirect(struct ir_func *f, uint16_t pc, enum ir_hint
 
     i->arg[0] = pc;
     i->aux = (uint8_t)hint;
+}
+/** Leave by executing @insn, which is all that its INSN does, by the guest's interpreter: for what
+ * may change the mode, the address space, or go anywhere. Alive as long as the code. */
+static inline void ir_exit_system(struct ir_func *f, const void *insn, enum ir_system flags)
+{
+    struct ir_insn *i = ir_append(f, IR_EXIT_SYSTEM, IR_NONE, 0);
+
+    i->imm = (int64_t)(uintptr_t)insn;
+    i->aux = (uint8_t)flags;
 }
 static inline void ir_exit_status(struct ir_func *f, int64_t delta, unsigned status)
 {

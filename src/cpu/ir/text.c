@@ -48,6 +48,8 @@ unsigned ir_op_fields(enum ir_op op)
         return FIELD_IMM | FIELD_AUX;
     case IR_INTERP:
         return FIELD_IMM;
+    case IR_EXIT_SYSTEM:
+        return FIELD_IMM | FIELD_AUX;
     case IR_BRANCH:
         return FIELD_SIZE | FIELD_CC | FIELD_TARGET;
     case IR_LABEL:

@@ -82,6 +82,10 @@ enum {
 #define MSTATUS_SXL_64    (2ULL << 34)
 #define MSTATUS_SD        BIT(63)
 
+/** The bits of sstatus that can be written. */
+#define RV_SSTATUS_WRITABLE \
+    (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_VS | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR)
+
 #define VTYPE_VILL BIT(63)
 
 #define MIP_SSIP   BIT(RV_IRQ_SSI)

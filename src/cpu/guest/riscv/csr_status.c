@@ -6,11 +6,12 @@
 #include "cpu/guest/riscv/csr_internal.h"
 #include "cpu/guest/riscv/trace_riscv.h"
 
-#define SSTATUS_WRITABLE \
-    (MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP | MSTATUS_VS | MSTATUS_FS | MSTATUS_SUM | MSTATUS_MXR)
-#define MSTATUS_WRITABLE                                                                        \
-    (SSTATUS_WRITABLE | MSTATUS_MIE | MSTATUS_MPIE | MSTATUS_MPP | MSTATUS_MPRV | MSTATUS_TVM | \
+#define MSTATUS_WRITABLE                                                                           \
+    (RV_SSTATUS_WRITABLE | MSTATUS_MIE | MSTATUS_MPIE | MSTATUS_MPP | MSTATUS_MPRV | MSTATUS_TVM | \
      MSTATUS_TW | MSTATUS_TSR)
+
+/* Who may be interrupted, now and before the last trap. */
+#define MSTATUS_INTERRUPTS (MSTATUS_SIE | MSTATUS_MIE | MSTATUS_SPIE | MSTATUS_MPIE)
 
 /* --- The block key --- */
 
@@ -139,19 +140,22 @@ void rv_set_mstatus(struct rv_hart *h, uint64_t value)
     if (BITS(value, MSTATUS_MPP_SHIFT + 1, MSTATUS_MPP_SHIFT) == 2) /* reserved: MPP stays */
         value = (value & ~MSTATUS_MPP) | (h->mstatus & MSTATUS_MPP);
     /* MXR needs no flush: pages readable only by it are never entered in the TLB. */
+    uint64_t changed = h->mstatus ^ value;
     h->mstatus = value;
-    rv_update_mode(h);
-    rv_check_interrupts(h);
+    if (changed & ~(MSTATUS_INTERRUPTS | MSTATUS_SPP))
+        rv_update_mode(h);
+    if (changed & value & MSTATUS_INTERRUPTS)
+        rv_check_interrupts(h);
 }
 
 uint64_t rv_get_sstatus(const struct rv_hart *h)
 {
-    return rv_get_mstatus(h) & (SSTATUS_WRITABLE | MSTATUS_UXL_64 | MSTATUS_SD);
+    return rv_get_mstatus(h) & (RV_SSTATUS_WRITABLE | MSTATUS_UXL_64 | MSTATUS_SD);
 }
 
 void rv_set_sstatus(struct rv_hart *h, uint64_t value)
 {
-    rv_set_mstatus(h, (h->mstatus & ~SSTATUS_WRITABLE) | (value & SSTATUS_WRITABLE));
+    rv_set_mstatus(h, (h->mstatus & ~RV_SSTATUS_WRITABLE) | (value & RV_SSTATUS_WRITABLE));
 }
 
 /* --- satp, menvcfg, senvcfg --- */

@@ -57,6 +57,8 @@ unsigned rv_decode(const struct cpu *c, const uint8_t *bytes, unsigned avail, st
     }
     if (unlikely(needs) && !needs_met(needs, c->mode, ret->extra))
         *ret = (struct insn){.op = RV_OP_ILLEGAL, .flags = INSN_END, .imm = (int32_t)w};
+    else if (unlikely(ret->flags & INSN_SYSTEM) && rv_csr_in_line(ret, c->mode))
+        ret->flags = 0;
     ret->size = (uint8_t)size;
     return size;
 }

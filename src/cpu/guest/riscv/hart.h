@@ -239,6 +239,9 @@ bool rv_pmp_check(const struct rv_hart *h, gpa_t gpa, uint64_t size, enum cpu_ac
 unsigned rv_decode(const struct cpu *c, const uint8_t *bytes, unsigned avail, struct insn *ret);
 enum cpu_status rv_interp(struct cpu *c, const struct insn *insns, unsigned count);
 bool rv_translate(struct cpu *c, const struct insn *insns, unsigned count, struct ir_func *ret);
+/** Is @i a CSR instruction that may stand within a block of @mode: legal there, without effect on
+ * the mode or on which interrupts may be taken? */
+bool rv_csr_in_line(const struct insn *i, uint64_t mode);
 void rv_disassemble(const struct cpu *c, const struct insn *insn, uint64_t pc, char *buf,
                     size_t size);
 

@@ -1,5 +1,6 @@
-/* Interpreter handlers: Zicsr, environment calls, privileged instructions, Svinval. Each is a block
- * of its own (INSN_SYSTEM): what it changes decides how the next block is looked up.
+/* Interpreter handlers: Zicsr, environment calls, privileged instructions, Svinval. Each ends its
+ * block (INSN_SYSTEM): what it changes decides how the next block is looked up. CSR instructions that
+ * rv_csr_in_line() are the exception: they go on to the next instruction.
  * Spec: Unprivileged ISA 20240411, chapter 7; Privileged Architecture 20240411, sections 3.3, 10.6,
  * and chapter 12. */
 #include "cpu/guest/riscv/interp_internal.h"
@@ -21,6 +22,18 @@ static enum cpu_status done(struct rv_hart *h, const struct insn *i, enum cpu_st
     return status;
 }
 
+/** Of an instruction that rv_csr_in_line(): it cannot fail. Returns the old value. */
+static __attribute__((noinline)) uint64_t
+csr_in_line(struct rv_hart *h, unsigned csr, enum rv_csr_op op, bool write, uint64_t operand)
+{
+    uint64_t old = 0;
+    enum cpu_status status = rv_csr_access(h, csr, op, write, operand, &old);
+
+    dcheck(status == CPU_OK);
+    (void)status;
+    return old;
+}
+
 /** All six CSR instructions. @operand is x[rs1] or the immediate; that rs1's number is not 0 says
  * whether set and clear write at all. */
 static enum cpu_status csr_insn(RV_HANDLER_ARGS, enum rv_csr_op op, uint64_t operand)
@@ -30,6 +43,10 @@ static enum cpu_status csr_insn(RV_HANDLER_ARGS, enum rv_csr_op op, uint64_t ope
     bool read = op != RV_CSR_WRITE || i->rd, write = op == RV_CSR_WRITE || i->rs1;
     enum cpu_status status;
 
+    if (!(i->flags & INSN_SYSTEM)) {
+        rv_set_x(h, i->rd, csr_in_line(h, i->extra, op, write, operand));
+        RV_NEXT();
+    }
     sync(h, i, start);
     status = rv_csr_access(h, i->extra, op, write, operand, read ? &old : NULL);
     if (status != CPU_EXCEPTION) {

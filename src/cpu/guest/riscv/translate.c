@@ -60,6 +60,9 @@ static const struct rv_rule rules[RV_OP_COUNT] = {
     ALU(OR, OR), ALU(AND, AND),
     ALU_IMM_W(ADDIW, ADD), ALU_IMM_W(SLLIW, SHL), ALU_IMM_W(SRLIW, SHR), ALU_IMM_W(SRAIW, SAR),
     ALU_W(ADDW, ADD), ALU_W(SUBW, SUB), ALU_W(SLLW, SHL), ALU_W(SRLW, SHR), ALU_W(SRAW, SAR),
+    [RV_OP_CSRRW] = {rv_tr_csr}, [RV_OP_CSRRS] = {rv_tr_csr, IR_OR},
+    [RV_OP_CSRRC] = {rv_tr_csr, IR_ANDN}, [RV_OP_CSRRWI] = {rv_tr_csr, .size = 1},
+    [RV_OP_CSRRSI] = {rv_tr_csr, IR_OR, .size = 1}, [RV_OP_CSRRCI] = {rv_tr_csr, IR_ANDN, .size = 1},
     [RV_OP_FENCE] = {rv_tr_fence}, [RV_OP_FENCE_TSO] = {rv_tr_nothing},
     [RV_OP_NTL_P1] = {rv_tr_nothing}, [RV_OP_NTL_PALL] = {rv_tr_nothing},
     [RV_OP_NTL_S1] = {rv_tr_nothing}, [RV_OP_NTL_ALL] = {rv_tr_nothing},
@@ -114,6 +117,12 @@ static const struct rv_rule rules[RV_OP_COUNT] = {
 };
 /* clang-format on */
 
+/** fflags, frm, fcsr. */
+static bool reads_fp_flags(const struct insn *i)
+{
+    return rv_is_csr_op(i) && i->extra <= 3;
+}
+
 bool rv_translate(struct cpu *c, const struct insn *insns, unsigned count, struct ir_func *ret)
 {
     struct rv_tr t = {
@@ -123,12 +132,16 @@ bool rv_translate(struct cpu *c, const struct insn *insns, unsigned count, struc
     };
     const struct insn *last = insns + count - 1;
 
-    if (!count || (insns->flags & INSN_SYSTEM) || insns->op == RV_OP_ILLEGAL)
+    if (!count || insns->op == RV_OP_ILLEGAL)
         return false;
     for (const struct insn *i = insns; i <= last; i++) {
         const struct rv_rule *rule = &rules[i->op];
 
         ir_guest_insn(ret, i->page_offset);
+        if (i->flags & INSN_SYSTEM) {
+            ir_exit_system(ret, i, reads_fp_flags(i) ? IR_SYSTEM_FLAGS : IR_SYSTEM_PLAIN);
+            return true;
+        }
         (rule->fn ? rule->fn : rv_tr_interp)(&t, i, rule);
     }
     /* Jumps and branches have left; an illegal instruction never comes here, but the unit must

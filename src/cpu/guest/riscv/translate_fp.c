@@ -3,6 +3,7 @@
  * The IR rounds to nearest even (or truncates, to integers); what wants another rounding mode, and
  * half precision but for moves of bits, is interpreted. */
 #include "cpu/fp/fp.h"
+#include "cpu/guest/riscv/csr_bits.h"
 #include "cpu/guest/riscv/translate_internal.h"
 
 enum { RM_RNE = 0, RM_RTZ = 1, RM_DYNAMIC = 7 };
@@ -24,18 +25,20 @@ void rv_tr_set_f(struct rv_tr *t, unsigned reg, bool wide, uint16_t value)
     ir_set(t->f, offset_of_f(reg), 8, wide ? value : ir_un(t->f, IR_FBOX, IR_F64, value));
 }
 
-static uint64_t call_fs_dirty(void *state)
+static void or_state(struct rv_tr *t, size_t offset, uint64_t bits)
 {
-    rv_set_fs_dirty(state);
-    return 0;
+    uint16_t old = ir_get(t->f, IR_I64, offset, 8);
+
+    ir_set(t->f, offset, 8,
+           ir_bin(t->f, IR_OR, IR_I64, old, ir_const(t->f, IR_I64, (int64_t)bits)));
 }
 
-/** Once in a block, unless the mode says that it is dirty already. */
 void rv_tr_mark_dirty(struct rv_tr *t)
 {
     if (t->fs_dirty)
         return;
-    (void)ir_call(t->f, IR_NONE, (void (*)(void))call_fs_dirty, 0, 0, NULL);
+    or_state(t, offsetof(struct rv_hart, mstatus), MSTATUS_FS);
+    or_state(t, offsetof(struct rv_hart, cpu.mode), RV_MODE_FS | RV_MODE_FS_DIRTY);
     t->fs_dirty = true;
 }
 

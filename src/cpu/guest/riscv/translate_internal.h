@@ -23,6 +23,12 @@ struct rv_rule {
     uint8_t round; /* floating point: the result depends on the rounding mode */
 };
 
+static inline bool rv_is_csr_op(const struct insn *i)
+{
+    return i->op == RV_OP_CSRRW || i->op == RV_OP_CSRRS || i->op == RV_OP_CSRRC ||
+           i->op == RV_OP_CSRRWI || i->op == RV_OP_CSRRSI || i->op == RV_OP_CSRRCI;
+}
+
 static inline unsigned rv_tr_mmu(const struct rv_tr *t)
 {
     return (unsigned)t->mode & RV_MODE_MMU_MASK;
@@ -80,6 +86,9 @@ void rv_tr_sc(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule)
 void rv_tr_fence(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule);
 void rv_tr_fload(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule);
 void rv_tr_fstore(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule);
+
+/* translate_sys.c */
+void rv_tr_csr(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule);
 
 /* translate_fp.c */
 uint16_t rv_tr_get_f(struct rv_tr *t, unsigned reg, bool wide);

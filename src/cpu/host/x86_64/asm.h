@@ -56,14 +56,16 @@
 
 enum common_routine {
     COMMON_ENTER,
-    COMMON_LEAVE,    /* rax, rdx = struct host_leave */
-    COMMON_LOAD,     /* rax = va; returns the value in rax */
-    COMMON_STORE,    /* rax = va, rcx = value */
-    COMMON_ATOMIC,   /* rax = va, rcx = operand; returns the old value in rax */
-    COMMON_CAS,      /* rax = va, rcx = expected, FRAME_ARG = desired; returns the old value */
-    COMMON_CALL,     /* rax = function, FRAME_ARG = arguments; returns its result in rax */
-    COMMON_CALL_FP,  /* the same; exceptions that it raises in MXCSR count */
-    COMMON_INDIRECT, /* rax = pc, which the jump cache does not know: leave */
+    COMMON_LEAVE,     /* rax, rdx = struct host_leave */
+    COMMON_LOAD,      /* rax = va; returns the value in rax */
+    COMMON_STORE,     /* rax = va, rcx = value */
+    COMMON_ATOMIC,    /* rax = va, rcx = operand; returns the old value in rax */
+    COMMON_CAS,       /* rax = va, rcx = expected, FRAME_ARG = desired; returns the old value */
+    COMMON_CALL,      /* rax = function, FRAME_ARG = arguments; returns its result in rax */
+    COMMON_CALL_FP,   /* the same; exceptions that it raises in MXCSR count */
+    COMMON_SYSTEM,    /* rsi = decoded instruction, rdx = its page offset: execute it, go on */
+    COMMON_SYSTEM_FP, /* the same, with fp_flags exact before */
+    COMMON_INDIRECT,  /* rax = pc, which the jump cache does not know: leave */
     COMMON_COUNT
 };
 

@@ -263,6 +263,15 @@ static void branch(struct asm_state *a)
     s->imm = i->imm;
 }
 
+/** The instruction counts itself. */
+static void system_insn(struct asm_state *a)
+{
+    emit_const(&a->e, RSI, (uint64_t)asm_insn(a)->imm);
+    emit_const(&a->e, RDX, a->page_offset);
+    emit_jmp(&a->e,
+             a->h->common[asm_insn(a)->aux == IR_SYSTEM_FLAGS ? COMMON_SYSTEM_FP : COMMON_SYSTEM]);
+}
+
 static void leave_status(struct asm_state *a)
 {
     const struct ir_insn *i = asm_insn(a);
@@ -297,8 +306,11 @@ void asm_exit(struct asm_state *a)
         return;
     }
     regs_flush(a);
-    asm_count_retired(a, a->insns);
+    asm_count_retired(a, i->op == IR_EXIT_SYSTEM ? a->insns - 1 : a->insns);
     switch (i->op) {
+    case IR_EXIT_SYSTEM:
+        system_insn(a);
+        break;
     case IR_EXIT_DIRECT:
         a->call = i->aux == IR_HINT_CALL;
         asm_exit_to(a, i->imm);

@@ -148,25 +148,53 @@ static void enter(struct host *h, struct emit *e)
     emit_op(e, X_GROUP5, false, 4, rm_reg(RSI));
 }
 
-static void leave(struct host *h, struct emit *e, const uint8_t *flags_map)
+/** Accrued exceptions go to fp_flags, and MXCSR is as at entry again. Uses rcx, rdi. */
+static void flags_home(struct host *h, struct emit *e, const uint8_t *flags_map)
 {
     struct rm mxcsr = rm_state(h->env.mxcsr);
     uint8_t *none;
 
-    begin(h, e, COMMON_LEAVE);
     emit_op(e, X_MXCSR, false, 3, mxcsr);
     emit_op(e, X_LOAD, false, RCX, mxcsr);
     emit_group1(e, G1_AND, false, rm_reg(RCX), 63);
     none = emit_jcc_short(e, CC_E);
-    emit_lea(e, true, RSI, rm_rip(flags_map));
-    emit_op(e, X_LOAD, false, RCX, rm_sib(RSI, RCX, 2, 0));
+    emit_lea(e, true, RDI, rm_rip(flags_map));
+    emit_op(e, X_LOAD, false, RCX, rm_sib(RDI, RCX, 2, 0));
     emit_op(e, X_OR, false, RCX, rm_state(h->env.fp_flags));
     emit_op(e, X_MXCSR, false, 2, rm_rip(h->constants + 16 * CONSTANT_MXCSR));
     emit_here(e, none);
+}
+
+static void leave(struct host *h, struct emit *e, const uint8_t *flags_map)
+{
+    begin(h, e, COMMON_LEAVE);
+    flags_home(h, e, flags_map);
     emit_group1(e, G1_ADD, true, rm_reg(RSP), FRAME_SIZE);
     for (unsigned n = 6; n--;)
         emit_pop(e, callee_saved[n]);
     emit8(e, 0xc3);
+}
+
+/** Nothing is in registers but the instruction and where it is. */
+static void system_insn(struct host *h, struct emit *e, enum common_routine r,
+                        const uint8_t *flags_map)
+{
+    uint8_t *out;
+
+    begin(h, e, r);
+    emit_op(e, X_ADD + 2, true, RDX, rm_state(h->env.code_page));
+    emit_op(e, X_STORE, true, RDX, rm_state(h->env.pc));
+    if (r == COMMON_SYSTEM_FP)
+        flags_home(h, e, flags_map);
+    emit_mov(e, true, RDI, REG_STATE);
+    call_c(e, (uint64_t)(uintptr_t)h->env.system);
+    emit_op(e, X_LOAD, true, REG_CONTEXT, rm_state(h->env.context));
+    emit_rr(e, X_TEST, true, RAX, RAX);
+    out = emit_jcc_short(e, CC_E);
+    emit_op(e, X_GROUP5, false, 4, rm_reg(RAX));
+    emit_here(e, out);
+    emit_mov(e, false, RAX, RDX);
+    emit_jmp(e, h->common[COMMON_LEAVE]);
 }
 
 static void indirect(struct host *h, struct emit *e)
@@ -219,6 +247,8 @@ void common_emit(struct host *h)
     slow_call(h, &e, COMMON_CALL);
     slow_call(h, &e, COMMON_CALL_FP);
     indirect(h, &e);
+    system_insn(h, &e, COMMON_SYSTEM, flags_map);
+    system_insn(h, &e, COMMON_SYSTEM_FP, flags_map);
     h->common_size = (size_t)(e.p - start);
     codebuf_commit(h->code, h->common_size);
 }

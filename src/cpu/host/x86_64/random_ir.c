@@ -73,6 +73,15 @@ static unsigned m_interp(void *p, const void *insn)
     return 0;
 }
 
+/* Sometimes to where there is no code, sometimes with a status. */
+static struct host_next m_system(void *p, const void *insn)
+{
+    struct m_state *s = p;
+
+    s->status = m_interp(p, insn);
+    return (struct host_next){NULL, s->status ? HOST_LEAVE_STATUS : HOST_LEAVE_INDIRECT};
+}
+
 void m_env(struct host_env *ret)
 {
 #define AT(field) .field = offsetof(struct m_state, field)
@@ -103,6 +112,7 @@ void m_env(struct host_env *ret)
         .atomic = m_atomic,
         .cas = m_cas,
         .interp = m_interp,
+        .system = m_system,
     };
 #undef AT
     for (unsigned n = 0; n < 64; n++)
@@ -605,7 +615,12 @@ void m_random_unit(struct ir_func *f, uint64_t seed, unsigned length)
     struct generator g;
 
     begin_unit(&g, f, seed, length);
-    switch (below(&g, 5)) {
+    switch (below(&g, 6)) {
+    case 5: /* alone in its guest instruction */
+        ir_guest_insn(f, g.offset += 2);
+        ir_exit_system(f, (const void *)(uintptr_t)(m_random(&g.rng) & 0xffff),
+                       below(&g, 2) ? IR_SYSTEM_FLAGS : IR_SYSTEM_PLAIN);
+        return;
     case 0:
         ir_exit_indirect(f, pick(&g, IR_I64), IR_HINT_NONE);
         return;
@@ -671,7 +686,10 @@ struct ir_eval_result m_eval(const struct ir_func *f, struct m_state *s)
     feclearexcept(FE_ALL_EXCEPT);
     s->pc = res.pc;
     s->instret += res.retired;
-    if (res.kind == IR_EVAL_FAULT)
+    if (res.kind == IR_EVAL_SYSTEM)
+        res.kind =
+            m_system(s, res.insn).kind == HOST_LEAVE_STATUS ? IR_EVAL_STATUS : IR_EVAL_INDIRECT;
+    else if (res.kind == IR_EVAL_FAULT)
         s->status = 1;
     else if (res.kind == IR_EVAL_STATUS)
         s->status = res.status;
