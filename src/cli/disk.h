@@ -92,7 +92,7 @@ struct disk_values {
     {                                                                                           \
         .name = "threads", .short_name = 'm', OPT_INTO_INT(struct disk_values, threads),        \
         .arg = "N", .def = "0", .min = 0, .max = DISK_JOB_MAX_THREADS, .group = "Work",         \
-        .help = "Threads that read, compress and write; 0: as this host has processors, 4 to 8" \
+        .help = "Threads that read, compress and write; 0: as this host has processors, 2 to 8" \
     }
 #define DISK_ROW_OPTIONS                                                                 \
     {                                                                                    \

@@ -20,7 +20,7 @@
 #include <sys/ioctl.h>
 
 #define UNIT      4096u
-#define CHUNK_MIN (1u << 20) /* a request to storage that is worth its cost */
+#define CHUNK_MIN (2u << 20) /* a request to storage that is worth its cost */
 #define CHUNK_MAX (2u << 20)
 #define UNITS_MAX (CHUNK_MAX / UNIT)
 #define SECTOR    512u /* the unit where layers are told apart: what they hold is in sectors */
@@ -171,6 +171,19 @@ static void mark(const struct chunk *k, bool *flags, uint64_t from, uint64_t to,
         flags[i] = true;
 }
 
+/** [at, at+size) of the chunk shows zeroes. Most of them are never looked at, so of whole units
+ * this is only noted; see zero_unit(). */
+static void note_zeroes(struct chunk *k, uint64_t at, uint64_t size)
+{
+    uint64_t end = at + size;
+    uint64_t first = MIN(align_up(at, k->unit), end);
+    uint64_t last = end == k->size ? end : MAX(first, align_down(end, k->unit));
+
+    memset(k->data + at, 0, (size_t)(first - at));
+    memset(k->data + last, 0, (size_t)(end - last));
+    mark(k, k->known_zero, at, end, true);
+}
+
 /** Read the parts of the chunk that hold data; say of which units that is not needed. */
 static int read_mixed(struct copier *s, struct chunk *k)
 {
@@ -189,8 +202,7 @@ static int read_mixed(struct copier *s, struct chunk *k)
         if (s->c->depth && !is_wanted(s, &e))
             continue; /* the target's own: it changes as we go */
         if (is_zero_extent(&e)) {
-            memset(k->data + at, 0, (size_t)e.size);
-            mark(k, k->known_zero, at, at + e.size, true);
+            note_zeroes(k, at, e.size);
         } else {
             rc = disk_pread(s->c->source, k->data + at, (size_t)e.size, k->offset + at);
             if (rc)
@@ -230,6 +242,22 @@ static size_t unit_size(const struct chunk *k, unsigned i)
     return MIN((size_t)k->unit, k->size - (size_t)i * k->unit);
 }
 
+/** The bytes of unit @i are needed: make those that were only noted. */
+static void zero_unit(struct chunk *k, unsigned i)
+{
+    if (k->known_zero[i])
+        memset(k->data + (size_t)i * k->unit, 0, unit_size(k, i));
+}
+
+static void make_data(struct chunk *k, unsigned first, unsigned end)
+{
+    for (unsigned i = first; i < end; i++) {
+        if (k->state[i] != UNIT_DATA)
+            zero_unit(k, i);
+        k->state[i] = UNIT_DATA;
+    }
+}
+
 /** Which of the wanted units must be written, and which of them as zeroes. */
 static int sort_units(const struct copier *s, struct chunk *k)
 {
@@ -242,6 +270,8 @@ static int sort_units(const struct copier *s, struct chunk *k)
 
         if (k->state[i] == UNIT_SKIP)
             continue;
+        if (c->base || !c->sparse_bytes)
+            zero_unit(k, i);
         if (c->base && !memcmp(data, k->base + (size_t)i * k->unit, size))
             k->state[i] = UNIT_SKIP;
         else if (c->sparse_bytes && (k->known_zero[i] || disk_is_zero(data, size)))
@@ -263,7 +293,7 @@ static void join_short_runs(const struct copier *s, struct chunk *k)
         while (end < k->units && k->state[end] != UNIT_DATA)
             end++;
         if (end > i && i > 0 && end < k->units && end - i < least)
-            memset(k->state + i, UNIT_DATA, end - i);
+            make_data(k, i, end);
         i = end + 1;
     }
 }
@@ -277,7 +307,7 @@ static bool fill_cluster(const struct copier *s, struct chunk *k, unsigned first
     for (unsigned i = first; i < end; i++)
         any |= k->state[i] == UNIT_DATA;
     if (any && write)
-        memset(k->state + first, UNIT_DATA, end - first);
+        make_data(k, first, end);
     return any;
 }
 

@@ -16,7 +16,7 @@ struct disk_job {
      * which then returns -ECANCELED. NULL = none. */
     int (*progress)(void *arg, uint64_t done, uint64_t total);
     void *arg;
-    unsigned threads; /* 0: as many as the host has processors, 4 to 8 */
+    unsigned threads; /* 0: as many as the host has processors, 2 to 8 */
 };
 
 enum disk_packing {
