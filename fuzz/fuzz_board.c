@@ -51,9 +51,9 @@ static void step(const struct virt_config *c, struct virt_board *board, const ui
         break;
     case 3:
         if (p[1] & 1)
-            (void)uart_receive(virt_board_uart(board), p, 8);
+            (void)uart_receive(virt_board_base(board)->uart, p, 8);
         room = p[2];
-        uart_can_write(virt_board_uart(board));
+        uart_can_write(virt_board_base(board)->uart);
         break;
     }
 }
@@ -83,9 +83,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     for (; size >= 8; data += 8, size -= 8)
         step(&c, board, data);
-    virt_board_reset(board);
+    board_reset(virt_board_base(board));
     mem_free(c.mem);
-    virt_board_free(board);
+    board_free(virt_board_base(board));
     loop_free(c.loop);
     return 0;
 }

@@ -1,7 +1,7 @@
 /* The riscv64 `virt` machine: address map and wiring.
  *
- *     UART, RTC, generation ID, PCI INTA..D ──> PLIC ──> hart n: MEI (context 2n), SEI (context 2n
- * + 1) ACLINT ──> hart n: MSI, MTI
+ *     UART, RTC, generation ID, PCI INTA..D ──> PLIC ──> hart n: MEI (context 2n), SEI (2n + 1)
+ *                                             ACLINT ──> hart n: MSI, MTI
  *
  * Threads: creation and reset by one thread while vCPUs stand still. */
 #include "board/virt_riscv.h"
@@ -34,17 +34,21 @@ const struct virt_range virt_map[VIRT_DEVICES] = {
 enum { IRQ_MSI = 3, IRQ_MTI = 7, IRQ_SEI = 9, IRQ_MEI = 11 };
 
 struct virt_board {
+    struct board base;
     struct virt_config config; /* [init] strings are not used after creation */
     uint8_t *rom;
     struct plic *plic;
     struct aclint *aclint;
-    struct uart *uart;
     struct goldfish_rtc *rtc;
     struct vmgenid *vmgenid;
     struct syscon *syscon;
     struct cfi_flash *flash[2];
-    struct pci_host *pci;
 };
+
+static struct virt_board *of_base(struct board *base)
+{
+    return container_of(base, struct virt_board, base);
+}
 
 /* irq_line input numbers of hart interrupts: hart * 64 + bit in mip. */
 static void set_hart_irq(void *controller, unsigned input, bool level)
@@ -118,7 +122,7 @@ static int add_simple(struct virt_board *b, struct error *err)
         .loop = c->loop,
     };
     struct syscon_config syscon = {.poweroff = c->poweroff, .reset = c->reset, .arg = c->arg};
-    int rc = uart_new(c->mem, GPA(virt_map[VIRT_UART].base), &uart, &b->uart, err);
+    int rc = uart_new(c->mem, GPA(virt_map[VIRT_UART].base), &uart, &b->base.uart, err);
 
     if (!rc)
         rc = goldfish_rtc_new(c->mem, GPA(virt_map[VIRT_RTC].base), &rtc, &b->rtc, err);
@@ -148,8 +152,89 @@ static int add_pci(struct virt_board *b, struct error *err)
 
     for (unsigned i = 0; i < 4; i++)
         pci.intx[i] = plic_input(b->plic, VIRT_PCI_IRQ + i);
-    return pci_host_new(c->mem, &pci, &b->pci, err);
+    return pci_host_new(c->mem, &pci, &b->base.pci, err);
 }
+
+static void virt_free(struct board *base)
+{
+    struct virt_board *b = of_base(base);
+
+    pci_host_free(b->base.pci);
+    cfi_flash_free(b->flash[1]);
+    cfi_flash_free(b->flash[0]);
+    syscon_free(b->syscon);
+    vmgenid_free(b->vmgenid);
+    goldfish_rtc_free(b->rtc);
+    uart_free(b->base.uart);
+    aclint_free(b->aclint);
+    plic_free(b->plic);
+    free(b);
+}
+
+static void virt_reset(struct board *base)
+{
+    struct virt_board *b = of_base(base);
+
+    pci_host_reset(b->base.pci);
+    cfi_flash_reset(b->flash[0]);
+    cfi_flash_reset(b->flash[1]);
+    goldfish_rtc_reset(b->rtc);
+    uart_reset(b->base.uart);
+    aclint_reset(b->aclint);
+    plic_reset(b->plic);
+}
+
+static void virt_save(struct board *base, struct state_out *out)
+{
+    struct virt_board *b = of_base(base);
+
+    plic_save(b->plic, out);
+    aclint_save(b->aclint, out);
+    uart_save(b->base.uart, out);
+    goldfish_rtc_save(b->rtc, out);
+    for (unsigned i = 0; i < ARRAY_SIZE(b->flash); i++)
+        cfi_flash_save(b->flash[i], i, out);
+    pci_host_save(b->base.pci, out);
+}
+
+/* The interrupt controller first: the others drive its inputs. */
+static int virt_load(struct board *base, const struct state_in *in, struct error *err)
+{
+    struct virt_board *b = of_base(base);
+    int rc = plic_load(b->plic, in, err);
+
+    if (!rc)
+        rc = aclint_load(b->aclint, in, err);
+    if (!rc)
+        rc = uart_load(b->base.uart, in, err);
+    if (!rc)
+        rc = goldfish_rtc_load(b->rtc, in, err);
+    for (unsigned i = 0; i < ARRAY_SIZE(b->flash) && !rc; i++)
+        rc = cfi_flash_load(b->flash[i], i, in, err);
+    return rc ? rc : pci_host_load(b->base.pci, in, err);
+}
+
+static void virt_resume(struct board *base)
+{
+    struct virt_board *b = of_base(base);
+
+    aclint_resume(b->aclint);
+}
+
+static void virt_changed_generation(struct board *base)
+{
+    vmgenid_change(of_base(base)->vmgenid);
+}
+
+static const struct board_ops virt_ops = {
+    .name = "virt",
+    .reset = virt_reset,
+    .save = virt_save,
+    .load = virt_load,
+    .resume = virt_resume,
+    .changed_generation = virt_changed_generation,
+    .free = virt_free,
+};
 
 int virt_board_new(const struct virt_config *config, struct virt_board **ret, struct error *err)
 {
@@ -159,6 +244,7 @@ int virt_board_new(const struct virt_config *config, struct virt_board **ret, st
     assert(config->harts >= 1 && config->harts <= VIRT_MAX_HARTS);
     if (!b)
         return error_set(err, ENOMEM, "out of memory");
+    b->base.ops = &virt_ops;
     b->config = *config;
     int rc = mem_add_ram(config->mem, GPA(VIRT_RAM_BASE), config->memory_bytes, 0, "ram", NULL,
                          NULL, NULL, err);
@@ -175,85 +261,16 @@ int virt_board_new(const struct virt_config *config, struct virt_board **ret, st
     if (!rc)
         rc = add_pci(b, err);
     if (rc) {
-        virt_board_free(b);
+        virt_free(&b->base);
         return rc;
     }
     *ret = b;
     return 0;
 }
 
-void virt_board_free(struct virt_board *b)
+struct board *virt_board_base(struct virt_board *b)
 {
-    if (!b)
-        return;
-    pci_host_free(b->pci);
-    cfi_flash_free(b->flash[1]);
-    cfi_flash_free(b->flash[0]);
-    syscon_free(b->syscon);
-    vmgenid_free(b->vmgenid);
-    goldfish_rtc_free(b->rtc);
-    uart_free(b->uart);
-    aclint_free(b->aclint);
-    plic_free(b->plic);
-    free(b);
-}
-
-void virt_board_reset(struct virt_board *b)
-{
-    pci_host_reset(b->pci);
-    cfi_flash_reset(b->flash[0]);
-    cfi_flash_reset(b->flash[1]);
-    goldfish_rtc_reset(b->rtc);
-    uart_reset(b->uart);
-    aclint_reset(b->aclint);
-    plic_reset(b->plic);
-}
-
-void virt_board_save(struct virt_board *b, struct state_out *out)
-{
-    plic_save(b->plic, out);
-    aclint_save(b->aclint, out);
-    uart_save(b->uart, out);
-    goldfish_rtc_save(b->rtc, out);
-    for (unsigned i = 0; i < ARRAY_SIZE(b->flash); i++)
-        cfi_flash_save(b->flash[i], i, out);
-    pci_host_save(b->pci, out);
-}
-
-/* The interrupt controller first: the others drive its inputs. */
-int virt_board_load(struct virt_board *b, const struct state_in *in, struct error *err)
-{
-    int rc = plic_load(b->plic, in, err);
-
-    if (!rc)
-        rc = aclint_load(b->aclint, in, err);
-    if (!rc)
-        rc = uart_load(b->uart, in, err);
-    if (!rc)
-        rc = goldfish_rtc_load(b->rtc, in, err);
-    for (unsigned i = 0; i < ARRAY_SIZE(b->flash) && !rc; i++)
-        rc = cfi_flash_load(b->flash[i], i, in, err);
-    return rc ? rc : pci_host_load(b->pci, in, err);
-}
-
-void virt_board_changed_generation(struct virt_board *b)
-{
-    vmgenid_change(b->vmgenid);
-}
-
-void virt_board_resume(struct virt_board *b)
-{
-    aclint_resume(b->aclint);
-}
-
-struct pci_host *virt_board_pci(struct virt_board *b)
-{
-    return b->pci;
-}
-
-struct uart *virt_board_uart(struct virt_board *b)
-{
-    return b->uart;
+    return &b->base;
 }
 
 uint8_t *virt_board_rom(struct virt_board *b)

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/loop.h"
+#include "board/board.h"
 #include "device/pci/pci.h"
 #include "device/serial/uart.h"
 
@@ -59,33 +60,14 @@ struct virt_config {
 };
 
 struct virt_board;
-struct state_in;
-struct state_out;
 
 /** Add RAM, ROM and the devices to config->mem. On failure nothing is left but regions of mem.
- * *@ret is the caller's, freed when no thread uses mem any more. */
+ * *@ret is the caller's, freed by board_free() when no thread
+ * uses mem any more. */
 must_check int virt_board_new(const struct virt_config *config, struct virt_board **ret,
                               struct error *err);
-void virt_board_free(struct virt_board *b);
-
-/** Power-on state of every device; PCI functions too. vCPUs stand still. */
-void virt_board_reset(struct virt_board *b);
-
-/** The guest clock runs again after a pause. */
-void virt_board_resume(struct virt_board *b);
-
-/** The machine goes on from a saved state that was loaded: tell the guest, which reseeds (vmgenid).
- */
-void virt_board_changed_generation(struct virt_board *b);
-
-/** State for a snapshot of every device of the board, and of its PCI functions' registers (not of
- * what is behind them). vCPUs and loops stand still. A failed load (-EINVAL) leaves any state:
- * reset or free it. */
-void virt_board_save(struct virt_board *b, struct state_out *out);
-must_check int virt_board_load(struct virt_board *b, const struct state_in *in, struct error *err);
-
-struct pci_host *virt_board_pci(struct virt_board *b);
-struct uart *virt_board_uart(struct virt_board *b);
+/** For board_*(). */
+struct board *virt_board_base(struct virt_board *b);
 
 /** The boot ROM's VIRT_ROM_SIZE bytes, for the reset code. */
 uint8_t *virt_board_rom(struct virt_board *b);

@@ -69,7 +69,7 @@ TEST(interrupts_reach_their_harts)
     wr(0x0c002000 + 0x80 * 0, 4, 1 << 10); /* hart 0, M */
     wr(0x0c200004 + 0x5000, 4, 10);
     EXPECT_EQ(irqs[0], 1 << 11);
-    virt_board_reset(board);
+    board_reset(virt_board_base(board));
     EXPECT_TRUE(!irqs[0] && !irqs[1] && !irqs[2] && !irqs[3]);
 }
 
@@ -144,6 +144,6 @@ TEST(device_tree_says_what_is_there)
     EXPECT_EQ(cell(blob, "/soc/pci@30000000", "interrupt-map", (3 * 4 + 1) * 6 + 5), 32);
     free(blob);
     mem_free(config.mem);
-    virt_board_free(board);
+    board_free(virt_board_base(board));
     loop_free(config.loop);
 }

@@ -1,8 +1,8 @@
 /* A running machine: configuration → board → threads. Creation, the callbacks by which the guest
  * ends or restarts its machine, and the calls of vm.h.
  *
- * Order of creation: loops, memory, engine, board, devices, freeze, vCPUs, SBI, debugger; vm_free()
- * goes backwards and copes with every half of it.
+ * Order of creation: loops, memory, what executes, board, devices, freeze, vCPUs, debugger;
+ * vm_free() goes backwards and copes with every half of it.
  *
  * Threads: see docs/locking.md. */
 #include "device/virtio/console.h"
@@ -16,11 +16,9 @@
 #define MIN_MEMORY  (16ULL << 20)
 #define MEMORY_UNIT (1ULL << 20)
 
-#define SBI_CONSOLE_NS (3LL * 1000000000) /* Linux looks every two seconds at most */
-
 /* --- What the guest does to its machine; vCPU threads --- */
 
-static void guest_poweroff(void *arg, unsigned code)
+void vm_guest_poweroff(void *arg, unsigned code)
 {
     if (code)
         vm_stop_with(arg, VM_STOP_PANIC, code & 0xff ? (int)(code & 0xff) : 1, NULL);
@@ -36,46 +34,6 @@ void vm_guest_reset(void *arg)
         vm_stop_with(vm, VM_STOP_PANIC, 1, NULL);
     else
         vm_reset(vm);
-}
-
-static void guest_sbi_reset(void *arg, enum sbi_reset kind, bool failure)
-{
-    switch (kind) {
-    case SBI_RESET_SHUTDOWN:
-        guest_poweroff(arg, failure);
-        break;
-    case SBI_RESET_COLD:
-    case SBI_RESET_WARM:
-        vm_guest_reset(arg);
-        break;
-    }
-}
-
-static size_t sbi_console_write(void *arg, const void *data, size_t size)
-{
-    return vm_console_write(((struct vm *)arg)->console, data, size);
-}
-
-static size_t sbi_console_read(void *arg, void *data, size_t size)
-{
-    struct vm *vm = arg;
-
-    __atomic_store_n(&vm->sbi_read_ns, host_now_ns(), __ATOMIC_RELAXED); /* a hint */
-    return vm_console_read(vm->console, data, size);
-}
-
-static void sbi_wake(void *arg, unsigned index)
-{
-    vm_wake_hart(arg, index);
-}
-
-static void set_irq(void *arg, unsigned hart, unsigned irq, bool level)
-{
-    struct vm *vm = arg;
-
-    vcpu_set_irq(vm->vcpus[hart], irq, level);
-    if (level && vm->sbi)
-        vm_wake_hart(vm, hart); /* one that is suspended looks at its interrupts itself */
 }
 
 /* --- The debugger; the machine loop --- */
@@ -131,7 +89,7 @@ static int check_config(const struct vm_config *c, struct error *err)
 {
     if (c->cpus < 1 || c->cpus > VM_MAX_CPUS)
         return error_set(err, EINVAL, "%u CPUs: a machine has 1 to %d", c->cpus, VM_MAX_CPUS);
-    if (c->memory_bytes < MIN_MEMORY || c->memory_bytes > VIRT_RAM_MAX ||
+    if (c->memory_bytes < MIN_MEMORY || c->memory_bytes > VM_MAX_MEMORY ||
         c->memory_bytes % MEMORY_UNIT)
         return error_set(err, EINVAL, "memory must be a whole number of MiB, 16 MiB to 1 TiB");
     if (c->disk_count > VM_MAX_DISKS || c->share_count > VM_MAX_SHARES ||
@@ -140,110 +98,27 @@ static int check_config(const struct vm_config *c, struct error *err)
     return 0;
 }
 
-static unsigned parse_dump(const char *words, struct error *err, int *ret_rc)
-{
-    static const char *const names[] = {"guest", "ir", "opt", "regs", "host"};
-    unsigned bits = 0;
-
-    *ret_rc = 0;
-    while (words && *words) {
-        size_t n = strcspn(words, ",");
-        size_t i = 0;
-
-        while (i < ARRAY_SIZE(names) && (strncmp(words, names[i], n) || names[i][n]))
-            i++;
-        if (i == ARRAY_SIZE(names)) {
-            *ret_rc = error_set(err, EINVAL, "nothing called '%.*s' can be dumped", (int)n, words);
-            return 0;
-        }
-        bits |= 1u << i;
-        words += n + (words[n] == ',');
-    }
-    return bits;
-}
-
-static int new_engine(struct vm *vm, struct error *err)
-{
-    static const enum engine_kind kinds[] = {
-        [VM_ENGINE_JIT] = ENGINE_JIT,
-        [VM_ENGINE_INTERP] = ENGINE_INTERP,
-        [VM_ENGINE_CHECK] = ENGINE_CHECK,
-    };
-    static const enum engine_profile profiles[] = {
-        [VM_CPU_MAX] = ENGINE_PROFILE_MAX,
-        [VM_CPU_RVA23] = ENGINE_PROFILE_RVA23,
-        [VM_CPU_RVA22] = ENGINE_PROFILE_RVA22,
-    };
-    int rc;
-    struct engine_config config = {
-        .kind = kinds[vm->config.engine],
-        .mem = vm->mem,
-        .clock = &vm->clock,
-        .loop = vm->loop,
-        .timebase_hz = VIRT_TIMEBASE_HZ,
-        .max_vcpus = vm->config.cpus,
-        .builtin_sbi = !vm->config.firmware,
-        .reset_pc = VIRT_ROM_BASE,
-        .profile = profiles[vm->config.cpu],
-        .vlen = vm->config.vlen,
-        .dump = parse_dump(vm->config.dump, err, &rc),
-        .dump_fd = vm->config.dump_fd,
-    };
-
-    return rc ? rc : engine_new(&config, &vm->engine, err);
-}
-
 static int new_board(struct vm *vm, struct error *err)
 {
     int in = vm->config.console_uart ? vm->config.console_in : -1;
     int rc = vm_console_new(vm->loop, in, vm->config.console_out, &vm->console, err);
 
-    if (rc)
-        return rc;
-    vm->board_config = (struct virt_config){
-        .mem = vm->mem,
-        .harts = vm->config.cpus,
-        .memory_bytes = vm->config.memory_bytes,
-        .clock = &vm->clock,
-        .loop = vm->loop,
-        .isa = engine_isa_string(vm->engine),
-        .mmu_type = engine_mmu_type(vm->engine),
-        .flash_path = vm->config.flash,
-        .uart = vm_console_backend(vm->console),
-        .set_irq = set_irq,
-        .poweroff = guest_poweroff,
-        .reset = vm_guest_reset,
-        .arg = vm,
-    };
-    rc = virt_board_new(&vm->board_config, &vm->board, err);
     if (!rc)
-        vm_console_attach(vm->console, virt_board_uart(vm->board), vm->config.console_uart);
+        rc = vm->arch->new_board(vm, err);
+    if (!rc)
+        vm_console_attach(vm->console, vm->board->uart, vm->config.console_uart);
     return rc;
 }
 
 static int new_vcpus(struct vm *vm, struct error *err)
 {
-    struct sbi_config sbi = {
-        .mem = vm->mem,
-        .vcpus = vm->vcpus,
-        .count = vm->config.cpus,
-        .clock = &vm->clock,
-        .timebase_hz = VIRT_TIMEBASE_HZ,
-        .host = {.reset = guest_sbi_reset,
-                 .console_write = sbi_console_write,
-                 .console_read = sbi_console_read,
-                 .wake = sbi_wake,
-                 .arg = vm},
-    };
     int rc = 0;
 
     for (unsigned i = 0; i < vm->config.cpus && !rc; i++) {
-        rc = engine_new_vcpu(vm->engine, i, &vm->vcpus[i], err);
+        rc = vm->arch->new_vcpu(vm, i, &vm->vcpus[i], err);
         vm->harts[i] = (struct vm_hart){.vm = vm, .index = i, .vcpu = vm->vcpus[i]};
     }
-    if (!rc && !vm->config.firmware)
-        rc = sbi_new(&sbi, &vm->sbi, err);
-    return rc;
+    return !rc && vm->arch->vcpus_made ? vm->arch->vcpus_made(vm, err) : rc;
 }
 
 static int new_debugger(struct vm *vm, struct error *err)
@@ -279,7 +154,7 @@ static int build(struct vm *vm, struct error *err)
         return error_set(err, ENOMEM, "out of memory or file descriptors");
     if (vm->config.adopt)
         mem_adopt(vm->mem, vm->config.adopt);
-    rc = new_engine(vm, err);
+    rc = vm->arch->new_processors(vm, err);
     if (!rc)
         rc = new_board(vm, err);
     if (!rc)
@@ -289,7 +164,9 @@ static int build(struct vm *vm, struct error *err)
     mem_freeze(vm->mem);
     rc = new_vcpus(vm, err);
     if (!rc)
-        rc = vm->config.dump_dtb ? vm_dump_dtb(vm, err) : vm->config.no_boot ? 0 : vm_boot(vm, err);
+        rc = vm->config.dump_dtb  ? vm->arch->dump_dtb(vm, err)
+             : vm->config.no_boot ? 0
+                                  : vm->arch->boot(vm, err);
     if (!rc)
         rc = new_debugger(vm, err);
     return rc;
@@ -302,6 +179,7 @@ int vm_new(const struct vm_config *config, struct vm **ret, struct error *err)
     if (!vm)
         return error_set(err, ENOMEM, "out of memory");
     vm->config = *config;
+    vm->arch = &vm_arch_riscv64;
     mutex_init(&vm->lock);
     cond_init(&vm->changed);
     vclock_init(&vm->clock, 0);
@@ -336,12 +214,11 @@ void vm_free(struct vm *vm)
     vm_remove_devices(vm);
     for (unsigned i = 0; i < VM_MAX_CPUS; i++)
         vcpu_free(vm->vcpus[i]);
-    virt_board_free(vm->board);
+    board_free(vm->board);
     vm_console_free(vm->console);
-    sbi_free(vm->sbi);
     loop_free(vm->io);
     loop_free(vm->loop);
-    engine_free(vm->engine);
+    vm->arch->free(vm);
     mem_free(vm->mem);
     cond_done(&vm->changed);
     mutex_done(&vm->lock);
@@ -469,18 +346,9 @@ void vm_console_resize(struct vm *vm, unsigned columns, unsigned rows)
                               (uint16_t)MIN(rows, 65535u));
 }
 
-/* A kernel whose terminal is the SBI console polls it; then that is where the user's input goes,
- * although there is a virtio console. */
-static bool sbi_console_is_read(const struct vm *vm)
-{
-    int64_t at = __atomic_load_n(&vm->sbi_read_ns, __ATOMIC_RELAXED);
-
-    return at && host_now_ns() - at < SBI_CONSOLE_NS;
-}
-
 size_t vm_console_input(struct vm *vm, const void *data, size_t size)
 {
-    if (vm->console_device && !sbi_console_is_read(vm))
+    if (vm->console_device && !(vm->arch->reads_serial && vm->arch->reads_serial(vm)))
         return virtio_console_input(vm->console_device, data, size);
     return vm_console_type(vm->console, data, size);
 }

@@ -22,7 +22,7 @@ static int plug(struct vm *vm, struct virtio_device *dev, struct error *err)
     struct virtio_transport *t;
 
     assert(vm->transport_count < VM_MAX_DEVICES);
-    int rc = virtio_pci_new(virt_board_pci(vm->board), dev, &t, err);
+    int rc = virtio_pci_new(vm->board->pci, dev, &t, err);
     if (rc) {
         dev->ops->free(dev);
         return rc;

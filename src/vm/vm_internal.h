@@ -13,7 +13,34 @@
 #include "vm/console.h"
 #include "vm/vm.h"
 
+#define VM_MAX_MEMORY  (1ULL << 40)
 #define VM_MAX_DEVICES (6 + VM_MAX_DISKS + VM_MAX_SHARES)
+
+/** What differs between machines of different processors. Hooks are called by the thread that makes
+ * or frees the machine, or while its vCPUs stand still. */
+struct vm_arch {
+    const char *name; /* Debian's: "riscv64" */
+    /** What executes instructions, before the board and its memory. */
+    int (*new_processors)(struct vm *vm, struct error *err);
+    /** vm->board and its RAM, in vm->mem. */
+    int (*new_board)(struct vm *vm, struct error *err);
+    /** With memory frozen. */
+    int (*new_vcpu)(struct vm *vm, unsigned index, struct vcpu **ret, struct error *err);
+    int (*vcpus_made)(struct vm *vm, struct error *err); /* may be NULL */
+    /** Load what config names, and put vCPUs and memory into their first state. */
+    int (*boot)(struct vm *vm, struct error *err);
+    int (*dump_dtb)(struct vm *vm, struct error *err);
+    /** Does the guest take input from the serial console, although there is another? May be NULL.
+     * Any thread. */
+    bool (*reads_serial)(const struct vm *vm);
+    /** State that is neither a vCPU's, nor the board's, nor a virtio device's. */
+    void (*save)(struct vm *vm, struct state_out *out);
+    int (*load)(struct vm *vm, const struct state_in *in, struct error *err);
+    /** What new_processors() and vcpus_made() made; after vCPUs, board and loops. */
+    void (*free)(struct vm *vm);
+};
+
+extern const struct vm_arch vm_arch_riscv64;
 
 struct vm_hart {
     struct vm *vm;       /* [init] */
@@ -29,12 +56,16 @@ struct vm {
     struct vm_config config; /* [init] */
     struct mem *mem;         /* [init] */
     struct vclock clock;
-    struct loop *loop; /* [init] timers, console, GDB */
-    struct loop *io;   /* [init] virtio */
-    struct engine *engine;
-    struct virt_config board_config; /* [init] */
-    struct virt_board *board;
-    struct sbi *sbi; /* [init] NULL with firmware */
+    struct loop *loop;          /* [init] timers, console, GDB */
+    struct loop *io;            /* [init] virtio */
+    const struct vm_arch *arch; /* [init] */
+    struct board *board;        /* [init] */
+    /* riscv64 */
+    struct engine *engine;          /* [init] */
+    struct virt_config virt_config; /* [init] */
+    struct virt_board *virt;        /* [init] it is board */
+    struct sbi *sbi;                /* [init] NULL with firmware */
+    /* all */
     struct vm_console *console;
     struct gdb_server *gdb;
     struct vcpu *vcpus[VM_MAX_CPUS]; /* [init] */
@@ -64,18 +95,10 @@ struct vm {
 
 /* vm.c */
 
-/** The guest resets its machine: struct vm. Any thread. */
+/** The guest resets its machine or powers it off, with a failure code if not 0: @arg is the vm. Any
+ * thread. */
 void vm_guest_reset(void *arg);
-
-/* vm_boot.c */
-
-/** Check that what config names can be booted, without keeping it. */
-must_check int vm_boot_check(struct vm *vm, struct error *err);
-/** Put kernel, firmware, initrd and device tree into RAM and every hart into its first state. Harts
- * stand still. */
-must_check int vm_boot(struct vm *vm, struct error *err);
-/** The device tree as a boot would have it, to config.dump_dtb. */
-must_check int vm_dump_dtb(struct vm *vm, struct error *err);
+void vm_guest_poweroff(void *arg, unsigned code);
 
 /* vm_devices.c */
 

@@ -37,9 +37,10 @@ void vm_update_clock_locked(struct vm *vm)
 
     if (vm->pause_wanted || vm->held == all) {
         vclock_pause(&vm->clock);
+        board_pause(vm->board);
     } else {
         vclock_resume(&vm->clock);
-        virt_board_resume(vm->board);
+        board_resume(vm->board);
     }
 }
 
@@ -79,8 +80,8 @@ static void perform_reset_locked(struct vm *vm) REQUIRES(vm->lock)
     vm->reset_wanted = false;
     vm->resetting = true;
     mutex_unlock(&vm->lock);
-    virt_board_reset(vm->board);
-    int rc = vm_boot(vm, &err);
+    board_reset(vm->board);
+    int rc = vm->arch->boot(vm, &err);
     if (rc)
         vm_stop_with(vm, VM_STOP_ERROR, 1, &err);
     mutex_lock(&vm->lock);

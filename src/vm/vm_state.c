@@ -115,9 +115,8 @@ int vm_save(struct vm *vm, struct state_out *out, struct error *err)
     state_save(out, "machine", 0, 1, machine_fields, &m);
     for (unsigned i = 0; i < vm->config.cpus; i++)
         vcpu_save(vm->vcpus[i], out);
-    if (vm->sbi)
-        sbi_save(vm->sbi, out);
-    virt_board_save(vm->board, out);
+    vm->arch->save(vm, out);
+    board_save(vm->board, out);
     for (size_t i = 0; i < vm->transport_count && !rc; i++)
         rc = virtio_save(vm->transports[i], (unsigned)i, out, err);
     return rc;
@@ -155,14 +154,14 @@ int vm_load(struct vm *vm, const struct state_in *in, struct error *err)
     vclock_pause(&vm->clock);
     for (unsigned i = 0; i < vm->config.cpus && !rc; i++)
         rc = vcpu_load(vm->vcpus[i], in, err);
-    if (!rc && vm->sbi)
-        rc = sbi_load(vm->sbi, in, err);
     if (!rc)
-        rc = virt_board_load(vm->board, in, err);
+        rc = vm->arch->load(vm, in, err);
+    if (!rc)
+        rc = board_load(vm->board, in, err);
     for (size_t i = 0; i < vm->transport_count && !rc; i++)
         rc = virtio_load(vm->transports[i], (unsigned)i, in, err);
     if (!rc)
-        virt_board_changed_generation(vm->board);
+        board_changed_generation(vm->board);
     for (size_t i = 0; i < vm->transport_count && !rc; i++)
         virtio_thaw(vm->transports[i]->dev); /* to look at its queues when its loop starts */
     return rc;

@@ -1,8 +1,7 @@
 /* Interpreter handlers: Zicsr, environment calls, privileged instructions, Svinval. Each ends its
- * block (INSN_SYSTEM): what it changes decides how the next block is looked up. CSR instructions that
- * rv_csr_in_line() are the exception: they go on to the next instruction.
- * Spec: Unprivileged ISA 20240411, chapter 7; Privileged Architecture 20240411, sections 3.3, 10.6,
- * and chapter 12. */
+ * block (INSN_SYSTEM): what it changes decides how the next block is looked up. CSR instructions
+ * that rv_csr_in_line() are the exception: they go on to the next instruction. Spec: Unprivileged
+ * ISA 20240411, chapter 7; Privileged Architecture 20240411, sections 3.3, 10.6, and chapter 12. */
 #include "cpu/guest/riscv/interp_internal.h"
 
 /** Make the pc and the instruction count those before @i, as the system part wants them. */

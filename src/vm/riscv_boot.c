@@ -1,5 +1,5 @@
-/* What is in memory when the machine starts: at creation checked, at every start and reset loaded
- * afresh from the files.
+/* What is in memory when a riscv64 machine starts: at creation checked, at every start and reset
+ * loaded afresh from the files.
  *
  *     0x80000000  firmware, if any         (with the built-in SBI: free for the kernel)
  *     0x80200000  kernel or payload        (an Image says by how much it is offset)
@@ -11,7 +11,7 @@
 #include "base/bits.h"
 #include "base/fd.h"
 #include "boot/boot_image.h"
-#include "vm/vm_internal.h"
+#include "vm/riscv.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -98,7 +98,7 @@ static int make_dtb(struct vm *vm, struct images *im, gpa_t *ret_dtb, gpa_t *ret
     }
     if (getrandom(chosen.rng_seed, sizeof(chosen.rng_seed), 0) < 0)
         memset(chosen.rng_seed, 0, sizeof(chosen.rng_seed)); /* a seed is only a help */
-    int rc = virt_board_fdt(&vm->board_config, &chosen, &im->dtb, &im->dtb_size, err);
+    int rc = virt_board_fdt(&vm->virt_config, &chosen, &im->dtb, &im->dtb_size, err);
     if (!rc && im->dtb_size > DTB_ALIGN)
         rc = error_set(err, EFBIG, "the boot arguments are too long");
     return rc;
@@ -125,7 +125,7 @@ static void write_reset_code(struct vm *vm, gpa_t entry, gpa_t dtb, gpa_t next)
         entry.v, dtb.v,          DYNAMIC_MAGIC,   DYNAMIC_VERSION,
         next.v,  DYNAMIC_MODE_S, 0 /* options */, 0 /* boot hart */,
     };
-    uint8_t *rom = virt_board_rom(vm->board);
+    uint8_t *rom = virt_board_rom(vm->virt);
 
     static_assert(sizeof(code) == RESET_DATA, "the code addresses the words behind it");
     for (size_t i = 0; i < ARRAY_SIZE(code); i++)
@@ -204,7 +204,7 @@ static int boot_images(struct vm *vm, struct images *im, struct error *err)
     return 0;
 }
 
-int vm_boot(struct vm *vm, struct error *err)
+int riscv_boot(struct vm *vm, struct error *err)
 {
     struct images im = {0};
     int rc = boot_images(vm, &im, err);
@@ -213,7 +213,7 @@ int vm_boot(struct vm *vm, struct error *err)
     return rc;
 }
 
-int vm_dump_dtb(struct vm *vm, struct error *err)
+int riscv_dump_dtb(struct vm *vm, struct error *err)
 {
     const char *path = vm->config.dump_dtb;
     struct images im = {0};
