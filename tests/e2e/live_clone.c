@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define MEMORY_BYTES (512ULL << 20)
 #define SECOND       1000000000LL
@@ -29,7 +30,7 @@ enum { MAX_CLONES = 200 };
 struct seat {
     int input[2], output[2];
     pid_t process;
-    int64_t answer_ns, pause_ns;
+    int64_t answer_ns, cpu_ns, pause_ns;
 };
 
 static struct seat seats[MAX_CLONES + 1]; /* the original's first */
@@ -117,6 +118,17 @@ static int run_clone(void *arg, const struct snapshot_seed *seed)
     return vm_wait(vm, INT64_MAX, &result);
 }
 
+/** Processor time of a process so far. */
+static int64_t cpu_ns(pid_t process)
+{
+    clockid_t clock;
+    struct timespec t = {0};
+
+    if (!clock_getcpuclockid(process, &clock))
+        (void)clock_gettime(clock, &t); /* else the process has ended: 0 */
+    return (int64_t)t.tv_sec * SECOND + t.tv_nsec;
+}
+
 static void make_clone(struct vm *vm, size_t i)
 {
     struct seat *s = &seats[i];
@@ -136,6 +148,7 @@ static void make_clone(struct vm *vm, size_t i)
     (void)snprintf(want, sizeof(want), "origin-%zu\r", i * 3);
     expect(i, command, want);
     s->answer_ns = host_now_ns() - start_ns;
+    s->cpu_ns = cpu_ns(s->process);
 }
 
 /** KiB that the process shares with nobody. */
@@ -169,22 +182,26 @@ static int compare_longs(const void *a, const void *b)
 static void report(size_t count)
 {
     int64_t answers[MAX_CLONES];
+    int64_t cpus[MAX_CLONES];
     int64_t pauses[MAX_CLONES];
     int64_t kib[MAX_CLONES];
 
     for (size_t i = 0; i < count; i++) {
         answers[i] = seats[i + 1].answer_ns;
+        cpus[i] = seats[i + 1].cpu_ns;
         pauses[i] = seats[i + 1].pause_ns;
         kib[i] = private_kib(seats[i + 1].process);
     }
     qsort(answers, count, sizeof(*answers), compare_longs);
+    qsort(cpus, count, sizeof(*cpus), compare_longs);
     qsort(pauses, count, sizeof(*pauses), compare_longs);
     qsort(kib, count, sizeof(*kib), compare_longs);
-    printf("# %zu clones: first answer after %.1f ms (median; worst %.1f), pause %.1f ms (worst "
-           "%.1f), own memory %.1f MiB each\n",
-           count, (double)answers[count / 2] / 1e6, (double)answers[count - 1] / 1e6,
-           (double)pauses[count / 2] / 1e6, (double)pauses[count - 1] / 1e6,
-           (double)kib[count / 2] / 1024);
+    printf(
+        "# %zu clones: first answer after %.1f ms (median; worst %.1f), %.1f ms of processor time; "
+        "pause %.1f ms (worst %.1f), own memory %.1f MiB each\n",
+        count, (double)answers[count / 2] / 1e6, (double)answers[count - 1] / 1e6,
+        (double)cpus[count / 2] / 1e6, (double)pauses[count / 2] / 1e6,
+        (double)pauses[count - 1] / 1e6, (double)kib[count / 2] / 1024);
 }
 
 int main(int argc, char **argv)
