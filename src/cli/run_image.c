@@ -104,6 +104,10 @@ static int compose_append(struct run *run, struct error *err)
 
     if (!f)
         return error_set(err, ENOMEM, "out of memory");
+    if (run_has_command(run)) { /* nobody watches: a guest that dies has failed, at once */
+        (void)fprintf(f, "panic=-1 ");
+        c->no_reboot = true;
+    }
     if (!has_console(user))
         (void)fprintf(f, "console=%s ", c->console_uart ? "ttyS0" : "hvc0");
     (void)fprintf(f, "%s", image ? image : "");

@@ -181,6 +181,12 @@ def test_bad_input_is_one_sentence_and_125():
             assert r.err.startswith("posada run: ") and r.err.count("\n") == 1 and word in r.err, (args, r)
 
 
+def test_guest_that_panics_has_failed_at_once():
+    r = posada("tiny", "--", "sh", "-c", "echo c >/proc/sysrq-trigger; sleep 1000", input=None)
+    assert r.status == 125, r
+    assert "the guest stopped before it had run the command" in r.err and "sysrq triggered crash" in r.err, r
+
+
 def test_timeout_stops_a_running_guest():
     start = time.monotonic()
     r = run(POSADA, "run", "--timeout", "3s", "tiny", "--", "sleep", "1000", input=None, env=HOME)
