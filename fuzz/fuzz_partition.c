@@ -1,6 +1,7 @@
-/* Partition tables: the input is the disk's beginning. */
+/* Partition tables, and what the partitions hold: the input is the disk's beginning. */
 #include "base/macros.h"
 #include "disk/file_memory.h"
+#include "disk/filesystem.h"
 #include "disk/format.h"
 #include "disk/partition.h"
 
@@ -22,7 +23,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int i = 0; i < n; i++) {
         if (found[i].offset > d->size_bytes || found[i].size > d->size_bytes - found[i].offset)
             abort();
+        (void)disk_find_filesystem(d, found[i].offset, found[i].size);
     }
+    (void)disk_find_filesystem(d, 0, d->size_bytes);
     disk_close(d);
     return 0;
 }

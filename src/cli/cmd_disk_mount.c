@@ -1,13 +1,17 @@
 /* posada disk mount and unmount. The disk is opened, then the process goes to the background,
- * before it has any thread; the one in the foreground waits until the folder is there. */
+ * before it has any thread; the one in the foreground waits until the folder is there. With --files
+ * what goes to the background is a keeper, which has the disk in a process of its own. */
 #include "base/fd.h"
 #include "cli/disk.h"
+#include "cli/disk_files.h"
 #include "cli/disk_fuse.h"
+#include "cli/disk_keeper.h"
 #include "disk/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <mntent.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +23,15 @@
 
 struct mount_values {
     struct disk_values disk; /* must be first: its rows are used */
-    bool write, snapshot, foreground;
+    bool write, snapshot, foreground, files;
+    int64_t partition;
+};
+
+struct mount {
+    const struct cmd *cmd;
+    const struct mount_values *v;
+    const char *path, *dir;
+    int ready_fd; /* who waits for it; -1 = nobody */
 };
 
 /* clang-format off */
@@ -29,6 +41,10 @@ static const struct opt_def mount_opts[] = {
      .help = "The files can be written to, and so the disk"},
     {.name = "snapshot", .short_name = 's', OPT_INTO_FLAG(struct mount_values, snapshot), .group = "Image",
      .help = "They can be written to, and what was written is gone at the end"},
+    {.name = "files", OPT_INTO_FLAG(struct mount_values, files), .group = "Files",
+     .help = "Show the files of the file system in it, by a driver that this host has"},
+    {.name = "partition", OPT_INTO_INT(struct mount_values, partition), .arg = "N", .def = "0", .min = 0, .max = 128,
+     .group = "Files", .help = "Those in this partition (implies --files); 0: of the only one that has files"},
     {.name = "foreground", OPT_INTO_FLAG(struct mount_values, foreground), .group = "Work",
      .help = "Stay until it is unmounted; Ctrl-C unmounts"},
     DISK_ROW_REFS,
@@ -55,44 +71,80 @@ static void on_ready(void *arg)
     (void)!write(*fd, &good, 1); /* nobody waits any more: go on */
 }
 
-static int serve(const struct mount_values *v, const char *path, const char *dir, int ready_fd,
-                 struct error *err)
+/** Serve @m's disk at @dir; an exit status. */
+static int serve(const struct mount *m, const char *dir, int ready_fd)
 {
-    unsigned flags =
-        (v->write || v->snapshot ? 0 : DISK_READONLY) | (v->snapshot ? DISK_SNAPSHOT : 0);
-    char *source = realpath(path, NULL);
+    const struct mount_values *v = m->v;
+    bool drop = v->snapshot || (v->files && !v->write); /* a driver may have to replay a journal */
+    unsigned flags = (v->write || drop ? 0 : DISK_READONLY) | (drop ? DISK_SNAPSHOT : 0);
+    char *source = realpath(m->path, NULL);
+    struct error err = {0};
     struct disk *d = NULL;
-    int rc = disk_cli_open(&v->disk, path, v->disk.format, flags, false, &d, err);
+    int rc = disk_cli_open(&v->disk, m->path, v->disk.format, flags, false, &d, &err);
 
     if (!rc) {
-        rc = disk_fuse_serve(d, source ? source : path, dir, on_ready, &ready_fd, err);
+        rc = disk_fuse_serve(d, source ? source : m->path, dir, on_ready, &ready_fd, &err);
         int flushed = disk_flush(d);
         if (!rc && flushed)
-            rc = error_set(err, -flushed, "cannot write '%s' back: %s", path, strerror(-flushed));
+            rc = error_set(&err, -flushed, "cannot write '%s' back: %s", m->path,
+                           strerror(-flushed));
     }
     disk_close(d);
     free(source);
-    return rc;
+    return rc ? cmd_fail(m->cmd, CLI_ERROR, &err) : CLI_OK;
+}
+
+static int serve_private(void *arg, const char *dir, int ready_fd)
+{
+    return serve(arg, dir, ready_fd);
+}
+
+static void on_files_ready(void *arg)
+{
+    struct mount *m = arg;
+
+    (void)setsid(); /* until here, a Ctrl-C is for us as well */
+    on_ready(&m->ready_fd);
+}
+
+/** Serve until the end; an exit status. */
+static int serve_all(struct mount *m)
+{
+    struct error err = {0};
+    struct disk_keeper k = {
+        .dir = m->dir,
+        .partition = (unsigned)m->v->partition,
+        .write = m->v->write || m->v->snapshot,
+        .serve = serve_private,
+        .ready = on_files_ready,
+        .arg = m,
+    };
+
+    if (!m->v->files)
+        return serve(m, m->dir, m->ready_fd);
+    int rc = disk_keep(&k, &err);
+    if (rc == -ECHILD)
+        return CLI_ERROR; /* the child has said why */
+    return rc ? cmd_fail(m->cmd, CLI_ERROR, &err) : CLI_OK;
 }
 
 /** In a process of its own; returns when it is mounted or has failed, with the status. */
-static int serve_behind(const struct cmd *cmd, const struct mount_values *v, const char *path,
-                        const char *dir)
+static int serve_behind(struct mount *m)
 {
-    struct error err = {0};
     int fds[2];
     char good = 0;
 
     if (pipe2(fds, O_CLOEXEC))
-        return cmd_fail(cmd, CLI_ERROR,
+        return cmd_fail(m->cmd, CLI_ERROR,
                         &(struct error){.code = errno, .text = "out of descriptors"});
     (void)fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
         fd_close(fds[0]);
-        (void)setsid();
-        int rc = serve(v, path, dir, fds[1], &err);
-        _exit(rc ? cmd_fail(cmd, CLI_ERROR, &err) : CLI_OK);
+        if (!m->v->files)
+            (void)setsid();
+        m->ready_fd = fds[1];
+        _exit(serve_all(m));
     }
     fd_close(fds[1]);
     bool is_mounted = pid > 0 && read(fds[0], &good, 1) == 1;
@@ -105,45 +157,40 @@ static int serve_behind(const struct cmd *cmd, const struct mount_values *v, con
 
 static int run_mount(const struct cmd *cmd, void *values, struct opt_args *args)
 {
-    const struct mount_values *v = values;
-    struct error err = {0};
+    struct mount_values *v = values;
+    struct mount m = {.cmd = cmd, .v = v, .path = args->v[0], .dir = args->v[1], .ready_fd = -1};
     struct stat st;
 
-    if (stat(args->v[1], &st) || !S_ISDIR(st.st_mode))
-        return cmd_usage(cmd, "'%s' is not a folder", args->v[1]);
-    if (!v->foreground)
-        return serve_behind(cmd, v, args->v[0], args->v[1]);
-    int rc = serve(v, args->v[0], args->v[1], -1, &err);
-    return rc ? cmd_fail(cmd, CLI_ERROR, &err) : CLI_OK;
+    v->files |= v->partition > 0;
+    if (stat(m.dir, &st) || !S_ISDIR(st.st_mode))
+        return cmd_usage(cmd, "'%s' is not a folder", m.dir);
+    return v->foreground ? serve_all(&m) : serve_behind(&m);
 }
 
 /** Is a disk of ours mounted at @dir? Its image's path into @ret of PATH_MAX bytes. */
 static bool find_mount(const char *dir, char *ret)
 {
     cleanup(freep) char *real = realpath(dir, NULL);
-    char line[2 * PATH_MAX];
+    struct mntent entry;
+    char buf[3 * PATH_MAX];
     bool found = false;
-    FILE *f = real ? fopen("/proc/self/mounts", "re") : NULL;
+    FILE *f = real ? setmntent("/proc/self/mounts", "re") : NULL;
 
-    while (f && fgets(line, sizeof(line), f)) {
-        char at[PATH_MAX];
-        char source[PATH_MAX];
-        char type[64];
-
-        if (sscanf(line, "%4095s %4095s %63s", source, at, type) == 3 && !strcmp(at, real) &&
-            !strcmp(type, "fuse.posada")) {
-            strcpy(ret, source);
+    while (f && getmntent_r(f, &entry, buf, sizeof(buf))) {
+        if (!strcmp(entry.mnt_dir, real) && !strcmp(entry.mnt_type, "fuse.posada")) {
+            (void)snprintf(ret, PATH_MAX, "%s", entry.mnt_fsname);
             found = true;
         }
     }
     if (f)
-        (void)fclose(f); /* only read */
+        (void)endmntent(f); /* only read */
     return found;
 }
 
 static int unmount(const char *dir, struct error *err)
 {
-    char *argv[] = {(char *)"fusermount3", (char *)"-u", (char *)"--", (char *)dir, NULL};
+    char program[PATH_MAX];
+    char *argv[] = {program, (char *)"-u", (char *)"--", (char *)dir, NULL};
     pid_t pid;
     int status = 1;
 
@@ -151,7 +198,8 @@ static int unmount(const char *dir, struct error *err)
         return 0;
     if (errno != EPERM)
         return error_set(err, errno, "cannot unmount '%s': %s", dir, strerror(errno));
-    if (posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ))
+    if (!disk_files_find_program("fusermount3", program) ||
+        posix_spawn(&pid, program, NULL, NULL, argv, environ))
         return error_set(err, ENOENT, "cannot unmount '%s': package fuse3 is not installed", dir);
     if (waitpid(pid, &status, 0) != pid || status)
         return error_set(err, EIO, "cannot unmount '%s'", dir);
@@ -179,6 +227,9 @@ static int run_unmount(const struct cmd *cmd, void *values, struct opt_args *arg
     const char *dir = args->v[0];
 
     (void)values;
+    int rc = disk_keep_end(dir, unmount, &err);
+    if (rc != -ENOENT)
+        return rc ? cmd_fail(cmd, CLI_ERROR, &err) : CLI_OK;
     if (!find_mount(dir, source))
         return cmd_usage(cmd, "no disk is mounted at '%s'", dir);
     if (unmount(dir, &err))
@@ -188,22 +239,26 @@ static int run_unmount(const struct cmd *cmd, void *values, struct opt_args *arg
 }
 
 static const struct cmd_section mount_sections[] = {
-    {"Examples", "  posada disk mount disk.qcow2 /tmp/d\n"
-                 "  fuse2fs -o ro /tmp/d/p1 /mnt                  (without root)\n"
-                 "  mount -o ro,loop /tmp/d/p1 /mnt               (as root)\n"
-                 "  umount /mnt; posada disk unmount /tmp/d"},
+    {"Examples", "  posada disk mount --files disk.qcow2 /mnt     (the files in it)\n"
+                 "  posada disk mount --partition 2 --write disk.vdi /mnt\n"
+                 "  posada disk unmount /mnt\n"
+                 "  posada disk mount disk.qcow2 /tmp/d           (/tmp/d/disk, /tmp/d/p1, ...)\n"
+                 "  posada disk unmount /tmp/d"},
     {0         },
 };
 
 const struct cmd cmd_disk_mount = {
     .path = "disk mount",
     .operands = "FILE DIR",
-    .summary = "show a disk and its partitions as plain files",
+    .summary = "show a disk, its partitions or the files in it in a folder",
     .description =
         "Mount a disk in any format at a folder: 'disk' there is all of it, 'p1', 'p2' and so on are its "
-        "partitions (MBR or GPT), as plain files, for programs that know raw images only, and for mounting "
-        "the file systems in them. Without --write or --snapshot they can only be read.\n\n"
-        "It needs /dev/fuse, and without root the package fuse3.",
+        "partitions (MBR or GPT), as plain files, for programs that know raw images only. With --files "
+        "the folder shows the files in the disk's file system instead. Without --write or --snapshot all can "
+        "only be read.\n\n"
+        "It needs /dev/fuse, and without root the package fuse3. The file system's driver is a program of this "
+        "host: fuse2fs (ext2 to ext4), ntfs-3g, exfat-fuse, fusefat, squashfuse or fuseiso, of the package with "
+        "that name; or for root, where that program is missing, the kernel.",
     .opts = mount_opts,
     .values_size = sizeof(struct mount_values),
     .sections = mount_sections,

@@ -2,6 +2,7 @@
 #include "base/bits.h"
 #include "base/test.h"
 #include "disk/file_memory.h"
+#include "disk/filesystem.h"
 #include "disk/format.h"
 #include "disk/partition.h"
 
@@ -78,5 +79,20 @@ TEST(gpt)
     store_le64(head + 72, UINT64_MAX / 2);
     ASSERT_EQ(disk_pwrite(d, head, 512, 512), 0);
     EXPECT_EQ(disk_find_partitions(d, found), 0);
+    disk_close(d);
+}
+
+TEST(file_systems_are_known_by_their_beginning)
+{
+    begin();
+    EXPECT_TRUE(!disk_find_filesystem(d, 0, d->size_bytes));
+    ASSERT_EQ(disk_pwrite(d, "_BHRfS_M", 8, 1 << 20 | 0x10040), 0);
+    EXPECT_STR(disk_find_filesystem(d, 1 << 20, 1 << 20), "btrfs");
+    EXPECT_TRUE(!disk_find_filesystem(d, 1 << 20, 0x10047)); /* it ends before */
+    ASSERT_EQ(disk_pwrite(d, "\x53\xef", 2, 1 << 20 | 0x438), 0);
+    EXPECT_STR(disk_find_filesystem(d, 1 << 20, 1 << 20), "ext4");
+    ASSERT_EQ(disk_pwrite(d, "LUKS\xba\xbe", 6, d->size_bytes - 512), 0);
+    EXPECT_STR(disk_find_filesystem(d, d->size_bytes - 512, UINT64_MAX), "luks");
+    EXPECT_TRUE(!disk_find_filesystem(d, UINT64_MAX, 512));
     disk_close(d);
 }
