@@ -95,6 +95,20 @@ int disk_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool may_u
     return rc;
 }
 
+int disk_fill(struct disk *d, uint64_t offset, uint64_t size)
+{
+    int rc = check(d, offset, size, true);
+
+    if (rc || !size)
+        return rc;
+    if (!d->ops->fill)
+        return -ENOTSUP;
+    unsigned ticket = disk_io_begin(d);
+    rc = d->ops->fill(d, offset, size);
+    disk_io_end(d, ticket);
+    return rc;
+}
+
 static int read_below(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset)
 {
     if (d->map)

@@ -64,6 +64,8 @@ enum disk_open_flags {
     DISK_NO_BACKING = 1 << 3, /* this layer alone: where it holds nothing, zeroes are read */
     DISK_NO_LOCK = 1 << 4, /* read though another process writes to it: what is read may be torn */
     DISK_CHECK = 1 << 5,   /* to be checked or repaired: open it even if it is marked corrupt */
+    DISK_LOCK_OVER = 1 << 6, /* in place of another opening of ours, which ends soon: whether
+                                somebody holds the file is not looked at */
 };
 
 struct disk_options {   /* all zero: a writable disk of probed format */
@@ -115,6 +117,11 @@ must_check int disk_discard(struct disk *d, uint64_t offset, uint64_t size);
 /** Recorded as zeroes in the top layer, whatever the layers below hold; with @may_unmap storage is
  * given back. */
 must_check int disk_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool may_unmap);
+
+/** Copy what the top layer does not hold of the range from below into it, whole clusters at a time.
+ * It reads as before, at any moment; others may write to the disk meanwhile, and win. Not flushed.
+ * -ENOTSUP: the format cannot. */
+must_check int disk_fill(struct disk *d, uint64_t offset, uint64_t size);
 
 enum disk_extent_kind {
     DISK_ABSENT, /* the layer holds nothing here: what is below shows through */

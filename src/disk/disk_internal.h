@@ -27,9 +27,9 @@ must_check int chain_map_find(struct chain_map *m, uint64_t offset, uint64_t siz
                               struct disk_extent *ret);
 
 /** Lock @fd of file @path as qemu does: readers exclude writers, writers exclude all; -EBUSY names
- * the holder. File systems without locks are left unlocked. Lasts until the last close of this
- * opening. */
-must_check int disk_lock(int fd, const char *path, bool write, struct error *err);
+ * the holder, unless @check is false: then others are not looked at. File systems without locks are
+ * left unlocked. Lasts until the last close of this opening. */
+must_check int disk_lock(int fd, const char *path, bool write, bool check, struct error *err);
 
 /** Whole transfers at @offset of @fd; what lies past its end reads as zero. 0 or -errno. */
 must_check int fd_preadv_all(int fd, const struct iovec *iov, int n, uint64_t offset);

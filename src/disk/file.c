@@ -290,7 +290,7 @@ int file_open(int dir_fd, const char *path, unsigned flags, struct file **ret, s
                          write ? " for writing" : "", strerror(errno));
     int rc = check_kind(fd, path, &is_block, err);
     if (!rc && !(flags & FILE_NO_LOCK))
-        rc = disk_lock(fd, path, write, err);
+        rc = disk_lock(fd, path, write, !(flags & FILE_LOCK_OVER), err);
     if (rc)
         return rc;
     rc = file_new(fd_take(&fd), path, ret, err);

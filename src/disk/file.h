@@ -43,6 +43,8 @@ enum file_flags {
     FILE_BENEATH =
         1
         << 4, /* only what lies in @dir_fd's folder or below it, symbolic links included (-EXDEV) */
+    FILE_LOCK_OVER = 1 << 5, /* lock it, but do not mind who holds it: an opening of our own that is
+                                about to end */
 };
 
 /** Open @path, relative to @dir_fd (AT_FDCWD), a regular file or a block device. Locks it as qemu

@@ -63,6 +63,9 @@ struct disk_ops {
                   uint64_t granularity_bytes, struct disk *source_disk, const char *source,
                   struct error *err);
 
+    /* disk_fill(). */
+    int (*fill)(struct disk *d, uint64_t offset, uint64_t size);
+
     /* disk_hurry(). */
     void (*hurry)(struct disk *d, bool on);
 

@@ -101,7 +101,7 @@ static int busy(int fd, const char *path, bool write, struct error *err)
                      what);
 }
 
-int disk_lock(int fd, const char *path, bool write, struct error *err)
+int disk_lock(int fd, const char *path, bool write, bool check, struct error *err)
 {
     static const bool writer_uses[PERM_COUNT] = {
         [PERM_READ] = true,
@@ -119,7 +119,7 @@ int disk_lock(int fd, const char *path, bool write, struct error *err)
         if (rc)
             return is_busy(rc) ? busy(fd, path, write, err) : 0; /* no locks here: go without */
     }
-    for (int i = 0; i < PERM_COUNT; i++) {
+    for (int i = 0; check && i < PERM_COUNT; i++) {
         bool uses = write ? writer_uses[i] : i == PERM_READ;
 
         if ((uses && is_locked(fd, DENIED_BASE + i)) || (denied[i] && is_locked(fd, USED_BASE + i)))

@@ -113,7 +113,8 @@ static int open_named(int dir_fd, enum disk_refs refs, const char *image, const 
 static unsigned flags_for_file(unsigned flags)
 {
     return (flags & DISK_READONLY ? 0 : FILE_WRITE) | (flags & DISK_DIRECT ? FILE_DIRECT : 0) |
-           (flags & DISK_NO_LOCK ? FILE_NO_LOCK : 0);
+           (flags & DISK_NO_LOCK ? FILE_NO_LOCK : 0) |
+           (flags & DISK_LOCK_OVER ? FILE_LOCK_OVER : 0);
 }
 
 int disk_open_ref(const struct disk_open *open, const char *name, struct file **ret,

@@ -148,6 +148,11 @@ static const struct disk_ops throttle_ops = {
     .close = throttle_close,
 };
 
+bool disk_is_throttled(const struct disk *d)
+{
+    return d->ops == &throttle_ops;
+}
+
 int disk_throttle(struct disk *d, const struct disk_limits *limits, struct disk **ret,
                   struct error *err)
 {

@@ -36,4 +36,7 @@ must_check int disk_throttle(struct disk *d, const struct disk_limits *limits, s
 int64_t disk_limit_admit(const struct disk_limit *l, int64_t *due_ns, int64_t now_ns,
                          uint64_t cost);
 
+/** Is @d what disk_throttle() made? Then d->below is the disk. */
+bool disk_is_throttled(const struct disk *d);
+
 #endif

@@ -55,6 +55,16 @@ void vm_thaw(struct vm *vm);
  * leave @vm alone but for its memory. The child's process id, 0 in the child, or -errno. */
 must_check pid_t vm_fork(struct vm *vm);
 
+/** Disk @index of the configuration, for who changes its chain (disk/chain.h). While it is held, or
+ * the machine frozen, it stands still; the machine goes on and waits for it where it must. Not by
+ * two at a time, nor while the machine is frozen. Any thread but the machine's own. */
+struct disk;
+void vm_disk_hold(struct vm *vm, size_t index);
+void vm_disk_release(struct vm *vm, size_t index);
+struct disk *vm_disk(struct vm *vm, size_t index);
+/** While it stands still: another one in its place, which is taken. */
+void vm_disk_set(struct vm *vm, size_t index, struct disk *disk);
+
 /** The state of a frozen machine, but for its memory (mem) and disks. -ENOTSUP: a device has a
  * state that cannot be saved; the sentence says which, and what to do. */
 struct state_in;

@@ -144,7 +144,30 @@ static int add_disk(struct vm *vm, size_t index, struct error *err)
         disk_close(disk);
         return rc;
     }
-    return plug(vm, dev, err);
+    rc = plug(vm, dev, err);
+    if (!rc)
+        vm->disk_devices[index] = dev;
+    return rc;
+}
+
+void vm_disk_hold(struct vm *vm, size_t index)
+{
+    virtio_freeze(vm->disk_devices[index]);
+}
+
+void vm_disk_release(struct vm *vm, size_t index)
+{
+    virtio_thaw(vm->disk_devices[index]);
+}
+
+struct disk *vm_disk(struct vm *vm, size_t index)
+{
+    return virtio_blk_disk(vm->disk_devices[index]);
+}
+
+void vm_disk_set(struct vm *vm, size_t index, struct disk *disk)
+{
+    virtio_blk_set_disk(vm->disk_devices[index], disk);
 }
 
 static int add_disks(struct vm *vm, struct error *err)

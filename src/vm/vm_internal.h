@@ -72,8 +72,9 @@ struct vm {
     struct vm_hart harts[VM_MAX_CPUS];
     struct virtio_transport *transports[VM_MAX_DEVICES]; /* [init] */
     size_t transport_count;
-    struct virtio_device *console_device; /* [init] NULL = none; transports' */
-    struct virtio_device *ports_device;   /* [init] likewise */
+    struct virtio_device *disk_devices[VM_MAX_DISKS]; /* [init] transports' */
+    struct virtio_device *console_device;             /* [init] NULL = none; transports' */
+    struct virtio_device *ports_device;               /* [init] likewise */
     bool abandon; /* [atomic] relaxed: a stop was asked for while output drains */
 
     int64_t

@@ -38,6 +38,7 @@ struct scenario {
     uint64_t size_bytes;
     bool over; /* something is below */
     const struct disk_create_value *values;
+    bool fill; /* some writes copy from below instead (disk_fill()) */
 };
 
 static const struct disk_create_value v2[] = {
@@ -78,29 +79,31 @@ static const struct disk_create_value zeroed_grain[] = {
 };
 
 static const struct scenario scenarios[] = {
-    {"raw",            "raw",   2 << 20, false, NULL        },
-    {"vdi",            "vdi",   6 << 20, false, NULL        },
-    {"vdi-over",       "vdi",   4 << 20, true,  NULL        },
-    {"vmdk",           "vmdk",  6 << 20, false, NULL        },
-    {"vmdk-over",      "vmdk",  4 << 20, true,  NULL        },
-    {"vmdk-zeroed",    "vmdk",  4 << 20, true,  zeroed_grain},
-    {"vhd",            "vhd",   6 << 20, false, NULL        },
-    {"vhd-over",       "vhd",   6 << 20, true,  NULL        },
-    {"vhdx",           "vhdx",  6 << 20, false, NULL        },
-    {"vhdx-over",      "vhdx",  6 << 20, true,  NULL        },
-    {"qcow2",          "qcow2", 8 << 20, false, NULL        },
-    {"qcow2-over",     "qcow2", 6 << 20, true,  NULL        },
-    {"qcow2-v2",       "qcow2", 6 << 20, false, v2          },
-    {"qcow2-v2-over",  "qcow2", 6 << 20, true,  v2          },
-    {"qcow2-512",      "qcow2", 4 << 20, false, tiny        },
-    {"qcow2-1k-rc1",   "qcow2", 4 << 20, false, narrow      },
-    {"qcow2-4k-rc64",  "qcow2", 4 << 20, true,  wide        },
-    {"qcow2-2m",       "qcow2", 6 << 20, false, large       },
-    {"qcow2-ext",      "qcow2", 6 << 20, false, extended    },
-    {"qcow2-ext-over", "qcow2", 6 << 20, true,  extended_16k},
+    {"raw",         "raw",   2 << 20,        false,        NULL                          },
+    {"vdi",         "vdi",   6 << 20,        false,        NULL                          },
+    {"vdi-over",    "vdi",   4 << 20,        true,         NULL                          },
+    {"vmdk",        "vmdk",  6 << 20,        false,        NULL                          },
+    {"vmdk-over",   "vmdk",  4 << 20,        true,         NULL                          },
+    {"vmdk-zeroed", "vmdk",  4 << 20,        true,         zeroed_grain                  },
+    {"vhd",         "vhd",   6 << 20,        false,        NULL                          },
+    {"vhd-over",    "vhd",   6 << 20,        true,         NULL                          },
+    {"vhdx",        "vhdx",  6 << 20,        false,        NULL                          },
+    {"vhdx-over",   "vhdx",  6 << 20,        true,         NULL                          },
+    {"qcow2",       "qcow2", 8 << 20,        false,        NULL                          },
+    {"qcow2-over",  "qcow2", 6 << 20,        true,         NULL                          },
+    {"qcow2-fill",  "qcow2", 6 << 20,        true,         NULL,                           true},
+    {"qcow2-fill-1k",             "qcow2",      4 << 20, true, narrow,                           true},
+    {"qcow2-v2",         "qcow2",                6 << 20,                     false,                  v2},
+    {"qcow2-v2-over",           "qcow2",                  6 << 20,                  true,v2  },
+    {"qcow2-512",           "qcow2",                  4 << 20,                      false,                      tiny                         },
+    {"qcow2-1k-rc1",         "qcow2",                4 << 20,                 false,narrow},
+    {"qcow2-4k-rc64",       "qcow2",              4 << 20,              true,                     wide                                                       },
+    {"qcow2-2m",         "qcow2",                6 << 20,                     false,large},
+    {"qcow2-ext",        "qcow2",               6 << 20,                   false,                    extended                                                                              },
+    {"qcow2-ext-over",     "qcow2",            6 << 20,           true,extended_16k},
 };
 
-enum op_kind { OP_WRITE, OP_ZERO, OP_DISCARD, OP_FLUSH };
+enum op_kind { OP_WRITE, OP_ZERO, OP_DISCARD, OP_FLUSH, OP_FILL };
 
 struct op {
     enum op_kind kind;
@@ -216,6 +219,9 @@ static void do_op(struct run *r, struct disk *d, struct op *op, uint32_t nr)
     case OP_FLUSH:
         rc = disk_flush(d);
         break;
+    case OP_FILL:
+        rc = disk_fill(d, offset, size);
+        break;
     }
     must(rc, NULL, "an operation failed");
 }
@@ -230,6 +236,8 @@ static void choose_op(struct run *r, struct op *op)
     uint32_t size = (uint32_t)(1 + below(r, MIN((uint64_t)max, top)));
 
     op->kind = dice < 60 ? OP_WRITE : dice < 70 ? OP_ZERO : dice < 80 ? OP_DISCARD : OP_FLUSH;
+    if (r->s->fill && op->kind == OP_WRITE && below(r, 3) == 0)
+        op->kind = OP_FILL;
     op->first = (uint32_t)below(r, r->sectors - size + 1);
     if (below(r, 3)) /* a corner of the disk */
         op->first = (uint32_t)below(r, MIN(r->sectors - size + 1, 512u));
@@ -304,7 +312,7 @@ static bool is_allowed(const struct run *r, uint32_t sector, uint32_t got, size_
     for (int i = begun - 1; i >= 0 && !settled; i--) {
         const struct op *op = &r->ops[i];
 
-        if (op->kind == OP_FLUSH || sector < op->first || sector >= op->end)
+        if (op->kind == OP_FLUSH || op->kind == OP_FILL || sector < op->first || sector >= op->end)
             continue;
         allow(&v, op->kind == OP_WRITE ? (uint32_t)i + 2 : 0);
         settled = i < flushed && op->kind != OP_DISCARD; /* a discard may have done nothing */

@@ -235,6 +235,21 @@ static const struct virtio_ops blk_ops = {
     .free = blk_free,
 };
 
+struct disk *virtio_blk_disk(struct virtio_device *dev)
+{
+    return blk_of(dev)->disk;
+}
+
+void virtio_blk_set_disk(struct virtio_device *dev, struct disk *disk)
+{
+    struct virtio_blk *b = blk_of(dev);
+
+    mutex_lock(&dev->lock); /* so that the queues' threads see it with the thaw */
+    assert(dev->frozen && !b->busy && disk->size_bytes == b->disk->size_bytes);
+    b->disk = disk;
+    mutex_unlock(&dev->lock);
+}
+
 static void fill_config(struct virtio_blk *b, unsigned queues)
 {
     uint8_t *c = b->config;

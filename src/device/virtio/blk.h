@@ -21,4 +21,10 @@ struct virtio_blk_config {
 must_check int virtio_blk_new(struct mem *mem, const struct virtio_blk_config *config,
                               struct disk *disk, struct virtio_device **ret, struct error *err);
 
+/** The disk of a device that is frozen (virtio_freeze()): borrowed. */
+struct disk *virtio_blk_disk(struct virtio_device *dev);
+
+/** Another one of the same size in its place; taken. The old one is the caller's. */
+void virtio_blk_set_disk(struct virtio_device *dev, struct disk *disk);
+
 #endif

@@ -36,7 +36,7 @@ struct blk_request;
 
 struct virtio_blk {
     struct virtio_device dev;                   /* must be first */
-    struct disk *disk;                          /* [init] */
+    struct disk *disk;                          /* [init], changed while frozen alone */
     struct loop *loops[VIRTIO_BLK_MAX_QUEUES];  /* [init] */
     struct uring *rings[VIRTIO_BLK_MAX_QUEUES]; /* [init] NULL where there is no io_uring */
     struct pool *workers;                       /* [init] */

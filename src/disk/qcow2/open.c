@@ -90,6 +90,7 @@ static const struct disk_ops ops = {
     .write_zeroes = qcow2_write_zeroes,
     .status = qcow2_status,
     .place = qcow2_place,
+    .fill = qcow2_fill,
     .get_info = get_info,
     .close = close_disk,
     .check = qcow2_check,

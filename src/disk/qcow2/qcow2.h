@@ -349,7 +349,7 @@ void qcow2_wrlock_idle(struct qcow2 *q, uint64_t first, uint64_t end);
 void qcow2_busy_begin(struct qcow2 *q, struct qcow2_busy *b);
 void qcow2_busy_end(struct qcow2 *q, struct qcow2_busy *b);
 
-/* io.c, write.c, zero.c, flush.c, packed.c */
+/* io.c, write.c, fill.c, zero.c, flush.c, packed.c */
 
 int qcow2_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset);
 int qcow2_pwritev(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset);
@@ -357,6 +357,7 @@ int qcow2_status(struct disk *d, uint64_t offset, uint64_t size, struct disk_ext
 int qcow2_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
 int qcow2_discard(struct disk *d, uint64_t offset, uint64_t size);
 int qcow2_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool may_unmap);
+int qcow2_fill(struct disk *d, uint64_t offset, uint64_t size);
 int qcow2_flush(struct disk *d);
 /** The same by who holds flush_lock and `lock` for writing already: refcounts and tables, without
  * freeing anything. */
