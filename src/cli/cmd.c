@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "cli/help.h"
+#include "cli/remote.h"
 #include "cli/verbs.h"
 
 #include <errno.h>
@@ -25,8 +26,8 @@ static const struct opt_def root_opts[] = {
 };
 
 static const struct cmd *const root_subs[] = {
-    &cmd_run,    &cmd_list, &cmd_remove,     &cmd_image,   &cmd_disk,
-    &cmd_doctor, &cmd_help, &cmd_completion, &cmd_version, NULL,
+    &cmd_run,   &cmd_launch, &cmd_start,  &cmd_stop, &cmd_list,       &cmd_info,    &cmd_delete,
+    &cmd_image, &cmd_disk,   &cmd_doctor, &cmd_help, &cmd_completion, &cmd_version, NULL,
 };
 
 static int run_root(const struct cmd *cmd, void *values, struct opt_args *args)
@@ -92,6 +93,36 @@ int cmd_usage(const struct cmd *cmd, const char *fmt, ...)
     (void)vsnprintf(err.text, sizeof(err.text), fmt, ap);
     va_end(ap);
     return cmd_fail(cmd, CLI_USAGE, &err);
+}
+
+int cmd_each(const struct cmd *cmd, const struct opt_args *args, bool all,
+             int (*fn)(const char *name, struct error *err))
+{
+    struct error err = {0};
+    char **names;
+    size_t n;
+    int status = CLI_OK;
+
+    if (!args->n && !all)
+        return cmd_usage(cmd, "an operand is missing: %s", cmd->operands);
+    if (args->n && all)
+        return cmd_usage(cmd, "--all excludes names");
+    if (remote_names(args->v, args->n, all, &names, &n, &err))
+        return cmd_fail(cmd, CLI_ERROR, &err);
+    for (size_t i = 0; i < n; i++) {
+        err = (struct error){0};
+        int r = fn(names[i], &err);
+        if (r)
+            status = cmd_fail(cmd, r == -ETIMEDOUT ? CLI_TIMEOUT : CLI_ERROR, &err);
+    }
+    remote_free_names(names, n);
+    return status;
+}
+
+void cmd_print_json(const json_t *j)
+{
+    (void)json_dumpf(j, stdout, JSON_INDENT(2));
+    (void)putchar('\n');
 }
 
 static const struct cmd *find_sub(const struct cmd *cmd, const char *name)
@@ -177,12 +208,18 @@ static int run_cmd(const struct cmd *cmd, int argc, char **argv)
     return status;
 }
 
+static void say_waiting(const char *sentence)
+{
+    (void)fprintf(stderr, "posada: %s\n", sentence);
+}
+
 int cli_main(int argc, char **argv)
 {
     const struct cmd *cmd = &cmd_posada;
     struct error err = {0};
     int at = 1;
 
+    instance_on_wait(say_waiting);
     while (cmd->subs && at < argc && argv[at][0] != '-') {
         const struct cmd *sub = find_sub(cmd, argv[at]);
         if (!sub) {

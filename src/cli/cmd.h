@@ -9,6 +9,7 @@
 
 #include "base/opt.h"
 
+#include <jansson.h>
 #include <stdio.h>
 
 struct error;
@@ -72,6 +73,16 @@ const struct cmd *cmd_find(const char *const *words, size_t n, struct error *err
 
 /** Print "posada <path>: <sentence>" to stderr; returns @status. */
 int cmd_fail(const struct cmd *cmd, int status, const struct error *err);
+
+enum { CLI_NAMES_MAX = 4096 };
+
+/** Call @fn for each operand, or with @all for each instance, telling of each that fails; the exit
+ * status. */
+int cmd_each(const struct cmd *cmd, const struct opt_args *args, bool all,
+             int (*fn)(const char *name, struct error *err));
+
+/** To stdout, for people and programs. */
+void cmd_print_json(const json_t *j);
 
 /** Like cmd_fail(CLI_USAGE), with a sentence of its own. */
 int cmd_usage(const struct cmd *cmd, const char *fmt, ...) printf_like(2, 3);

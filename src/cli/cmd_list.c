@@ -1,40 +1,82 @@
-/* posada list and posada remove: the instances that `posada run` keeps. */
+/* posada list: the instances, and how they are. */
 #include "base/error.h"
-#include "base/fd.h"
-#include "cli/instance.h"
+#include "base/opt.h"
+#include "cli/remote.h"
 #include "cli/verbs.h"
-#include "image/paths.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
-#include <stdlib.h>
+#include <string.h>
 
 struct list_values {
     struct cmd_common common;
-    bool json, quiet;
+    bool json, quiet, running;
 };
 
-static json_t *instance_json(const struct instance *in)
+static const char *text_of(const json_t *s, const char *key)
 {
-    return json_pack("{s:s, s:s?, s:b, s:s, s:I}", "name", in->name, "image", in->made_from,
-                     "running", instance_is_running(in), "disk", in->disk, "size_bytes",
-                     (json_int_t)paths_usage(in->dir));
+    const char *text = json_string_value(json_object_get(s, key));
+
+    return text && *text ? text : "-";
 }
 
-static void print_one(const struct instance *in, const struct list_values *v, json_t *array,
-                      bool first)
+static bool is_off(const json_t *s)
 {
-    if (v->json) {
-        (void)json_array_append_new(array, instance_json(in));
-    } else if (v->quiet) {
-        (void)printf("%s\n", in->name);
-    } else {
+    const char *state = text_of(s, "state");
+
+    return !strcmp(state, "off") || !strcmp(state, "crashed") || !strcmp(state, "saved");
+}
+
+/** The guest's address and the ports that lead to it: "10.0.2.15 8080:80". */
+static void format_addresses(const json_t *s, char *buf, size_t size)
+{
+    const json_t *list = json_object_get(s, "publish");
+    const char *first = json_string_value(json_array_get(json_object_get(s, "addresses"), 0));
+    size_t used = (size_t)snprintf(buf, size, "%s", first ? first : "-");
+
+    for (size_t i = 0; first && i < json_array_size(list) && used < size; i++)
+        used += (size_t)snprintf(buf + used, size - used, " %s",
+                                 json_string_value(json_array_get(list, i)));
+}
+
+static void print_one(const json_t *s)
+{
+    char memory[32], used[32] = "-", cpu[32] = "-", addresses[64];
+    bool off = is_off(s);
+
+    (void)opt_format_size((uint64_t)json_integer_value(json_object_get(s, "memory_bytes")), memory,
+                          sizeof(memory));
+    if (!off) {
+        (void)snprintf(cpu, sizeof(cpu), "%.1fs",
+                       json_real_value(json_object_get(s, "cpu_seconds")));
+        (void)snprintf(used, sizeof(used), "%" PRIu64 "M",
+                       (uint64_t)json_integer_value(json_object_get(s, "resident_bytes")) >> 20);
+    }
+    format_addresses(s, addresses, sizeof(addresses));
+    (void)printf("%-20s %-16s %-8s %-7s %-12s %4" PRId64 " %9s %7s %7s  %s\n", text_of(s, "name"),
+                 text_of(s, "image"), text_of(s, "arch"), text_of(s, "engine"), text_of(s, "state"),
+                 (int64_t)json_integer_value(json_object_get(s, "cpus")), cpu, memory, used,
+                 addresses);
+}
+
+static void print_all(const json_t *all, const struct list_values *v)
+{
+    size_t i;
+    json_t *s;
+    bool first = true;
+
+    json_array_foreach(all, i, s)
+    {
+        if (v->running && is_off(s))
+            continue;
+        if (v->quiet) {
+            (void)printf("%s\n", text_of(s, "name"));
+            continue;
+        }
         if (first)
-            (void)printf("%-24s %-24s %-8s %9s\n", "NAME", "IMAGE", "STATE", "SIZE");
-        (void)printf("%-24s %-24s %-8s %5" PRIu64 " MiB\n", in->name,
-                     in->made_from ? in->made_from : "-",
-                     instance_is_running(in) ? "running" : "off", paths_usage(in->dir) >> 20);
+            (void)printf("%-20s %-16s %-8s %-7s %-12s %4s %9s %7s %7s  %s\n", "NAME", "IMAGE",
+                         "ARCH", "ENGINE", "STATE", "CPUS", "TIME", "MEMORY", "USED", "ADDRESSES");
+        first = false;
+        print_one(s);
     }
 }
 
@@ -44,57 +86,40 @@ static int run_list(const struct cmd *cmd, void *values, struct opt_args *args)
     struct error err = {0};
     char **names;
     size_t n;
-    json_t *array = v->json ? json_array() : NULL;
-    int r = instance_list(&names, &n, &err);
 
-    for (size_t i = 0; !r && i < n; i++) {
-        struct instance in;
-        if (!instance_peek(&in, names[i], NULL))
-            print_one(&in, v, array, i == 0);
-        instance_done(&in);
-        free(names[i]);
+    if (store_list(&names, &n, &err))
+        return cmd_fail(cmd, CLI_ERROR, &err);
+    json_t *all = remote_status(names, n, &err);
+    remote_free_names(names, n);
+    if (!all)
+        return cmd_fail(cmd, CLI_ERROR, &err);
+    for (size_t i = json_array_size(all); v->json && v->running && i-- > 0;) {
+        if (is_off(json_array_get(all, i)))
+            (void)json_array_remove(all, i);
     }
-    if (!r)
-        free(names);
-    if (array && !r) {
-        (void)json_dumpf(array, stdout, JSON_INDENT(2));
-        (void)putchar('\n');
-    }
-    json_decref(array);
-    return r ? cmd_fail(cmd, CLI_ERROR, &err) : CLI_OK;
-}
-
-static int run_remove(const struct cmd *cmd, void *values, struct opt_args *args)
-{
-    struct instance in = {.lock_fd = -1};
-    struct error err = {0};
-
-    if (!instance_name_is_valid(args->v[0]))
-        return cmd_usage(cmd, "'%s' is not the name of an instance", args->v[0]);
-    int r = instance_open(&in, args->v[0], &err);
-    if (!r && !in.made_from)
-        r = error_set(&err, ENOENT, "there is no instance '%s'; 'posada list' shows them",
-                      args->v[0]);
-    if (!r)
-        r = instance_remove(&in, &err);
-    instance_done(&in);
-    return r ? cmd_fail(cmd, CLI_ERROR, &err) : CLI_OK;
+    if (v->json)
+        cmd_print_json(all);
+    else
+        print_all(all, v);
+    json_decref(all);
+    return CLI_OK;
 }
 
 static const struct opt_def list_opts[] = {
+    {.name = "running",
+     .short_name = 'r',
+     OPT_INTO_FLAG(struct list_values,            running),
+     .group = "Output",
+     .help = "Only those that run"},
     {.name = "quiet",
      .short_name = 'q',
-     OPT_INTO_FLAG(struct list_values, quiet),
+     OPT_INTO_FLAG(struct list_values,                           quiet),
      .group = "Output",
      .help = "Print names only"},
     {.name = "json",
-     OPT_INTO_FLAG(struct list_values,  json),
+     OPT_INTO_FLAG(struct list_values, json),
      .group = "Output",
-     .help = "Print JSON: name, image, running, disk, size_bytes of each"},
-    CMD_COMMON_ROWS(struct list_values),
-};
-
-static const struct opt_def remove_opts[] = {
+     .help = "Print JSON, with all that is known about each"                           },
     CMD_COMMON_ROWS(struct list_values),
 };
 
@@ -102,21 +127,10 @@ const struct cmd cmd_list = {
     .path = "list",
     .summary = "list instances",
     .description =
-        "List the guests that keep a disk: those that 'posada run' made from an image with one.",
+        "List the instances: name, image, architecture, engine, state (off, starting, running, paused, stopping, "
+        "restarting, saved, crashed, unresponsive), processors, time that the host's processors spent on it, memory "
+        "it has and memory of the host it uses, addresses and forwarded ports.",
     .opts = list_opts,
     .values_size = sizeof(struct list_values),
     .run = run_list,
-};
-
-const struct cmd cmd_remove = {
-    .path = "remove",
-    .operands = "NAME",
-    .summary = "remove an instance and its disk",
-    .description =
-        "Remove an instance, with all that its guest has written. One that is running is refused.",
-    .opts = remove_opts,
-    .values_size = sizeof(struct list_values),
-    .min_operands = 1,
-    .max_operands = 1,
-    .run = run_remove,
 };

@@ -3,8 +3,8 @@
 
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/paths.h"
 #include "image/mirror.h"
-#include "image/paths.h"
 
 #include <errno.h>
 #include <fcntl.h>

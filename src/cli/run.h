@@ -6,29 +6,17 @@
 
 #include "base/error.h"
 #include "cli/cmd.h"
-#include "cli/instance.h"
-#include "vm/vm.h"
-
-enum { RUN_MAX_FORWARDS = 64, RUN_MAX_OWNED = 64 };
+#include "cli/guest.h"
+#include "monitor/monitor.h"
 
 struct run_values {
     struct cmd_common common;
-    /* machine */
-    int64_t cpus;
-    uint64_t memory;
-    const char *engine;
-    const char *cpu;
-    const char *vlen;
+    struct guest_values guest;
     const char *name;
-    bool rm;
-    uint64_t disk_size;
+    bool rm, detach;
     /* boot */
-    const char *kernel, *initrd, *append, *firmware, *payload, *flash;
-    const char *arch, *mirror;
-    /* devices */
-    struct opt_list disks, volumes, ports;
-    const char *net, *mac, *console, *vsock;
-    bool rng, balloon;
+    const char *kernel, *initrd, *firmware, *payload, *flash;
+    const char *vsock;
     /* command */
     struct opt_list env;
     const char *workdir;
@@ -49,25 +37,24 @@ struct run {
     const struct cmd *cmd;
     const struct run_values *v;
     const struct opt_args *args;
-    struct vm_config config;
-    struct net_forward forwards[RUN_MAX_FORWARDS];
-    char *owned[RUN_MAX_OWNED]; /* strings that config borrows */
-    size_t owned_count;
-    struct image *image;      /* NULL: booted from files */
-    struct command *command;  /* NULL: the guest has our terminal */
-    struct instance instance; /* zeroed paths: none */
-    int dump_fd, trace_fd;    /* -1 = none */
+    char name[IMAGE_NAME_MAX];    /* of the machine */
+    struct instance_config guest; /* what the machine is to be */
+    struct machine machine;       /* without an instance: it, from run_prepare_image() on */
+    struct vm_config config;      /* what is beside `guest`; of the running machine, all of it */
+    struct image *image;          /* NULL: booted from files, or an instance */
+    struct command *command;      /* NULL: the guest has our terminal */
+    struct instance *instance;    /* NULL = none; its run lock is held */
+    int dump_fd, trace_fd;        /* -1 = none */
 };
 
-/** Keep @s (heap, may be NULL = no memory) until run_done(); returns it, or NULL with @err set. */
-char *run_own(struct run *run, char *s, struct error *err);
-
-/** Everything of config that follows from the options alone. -EINVAL: the options are wrong. */
+/** Everything that follows from the options alone. -EINVAL: the options are wrong. */
 must_check int run_configure(struct run *run, struct error *err);
 
-/** With an IMAGE operand: find it or build it, and give the machine its kernel, initrd, disk and
- * arguments. */
+/** With an IMAGE operand: take or make its instance; else, or with --rm, make run->machine. */
 must_check int run_prepare_image(struct run *run, struct error *err);
+
+/** Add to @c what no configuration has: debugging, command ports, --vsock. */
+void run_adjust(const struct run *run, struct vm_config *c);
 
 /** Start the machine, serve terminal and signals until it stops; the exit status. */
 int run_session(struct run *run);

@@ -159,6 +159,36 @@ static void serve(struct session *s)
     }
 }
 
+/** For the monitor, which makes the machine: what only a run has. */
+static void adjust(void *arg, struct vm_config *config)
+{
+    struct run *run = arg;
+
+    run_adjust(run, config);
+    run->config = *config;
+}
+
+/** Of an instance, a monitor owns the machine; else we do. */
+static int make_machine(struct session *s, struct error *err)
+{
+    struct run *run = s->run;
+    const struct monitor_options options = {.config = &run->guest,
+                                            .terminal_fd = run->config.console_out,
+                                            .adjust = adjust,
+                                            .arg = run};
+
+    if (run->instance) {
+        int r = monitor_new(run->instance, &options, &s->monitor, err);
+        s->vm = r ? NULL : monitor_hold(s->monitor);
+        return r;
+    }
+    struct vm_config *c = &run->machine.config;
+    c->console_out = run->config.console_out;
+    run_adjust(run, c);
+    run->config = *c;
+    return vm_new(&run->config, &s->vm, err);
+}
+
 static int start(struct session *s, struct error *err)
 {
     struct run *run = s->run;
@@ -166,16 +196,16 @@ static int start(struct session *s, struct error *err)
 
     if (r)
         return r;
+    run->config.console_out = STDOUT_FILENO;
     if (run_has_command(run)) {
         r = command_new(run, &run->command, err);
         if (r)
             return r;
     } else {
-        run->config.console_out = STDOUT_FILENO;
         s->reads_stdin = true;
         s->stdin_is_tty = isatty(STDIN_FILENO) == 1;
     }
-    r = vm_new(&run->config, &s->vm, err);
+    r = make_machine(s, err);
     if (r)
         return r;
     if (s->stdin_is_tty && (r = terminal_open(&s->terminal, STDIN_FILENO, err)))
@@ -185,7 +215,7 @@ static int start(struct session *s, struct error *err)
     resize(s);
     if (run->v->timeout_ms)
         s->deadline_ns = host_now_ns() + run->v->timeout_ms * NS_PER_MS;
-    r = vm_start(s->vm, err);
+    r = s->monitor ? monitor_start(s->monitor, err) : vm_start(s->vm, err);
     if (r)
         return r;
     r = pthread_create(&s->waiter, NULL, waiter_main, s);
@@ -251,8 +281,8 @@ static void print_json(const struct session *s, int status)
     const struct vm_result *r = &s->result;
     json_t *j = json_pack(
         "{s:s, s:s?, s:s, s:s, s:i, s:f, s:f, s:I, s:I}", "name", run->config.name, "image",
-        run->args->n ? run->args->v[0] : NULL, "engine", run->v->engine, "reason", reason_name(s),
-        "status", status, "wall_seconds", (double)r->wall_ns / 1e9, "cpu_seconds",
+        run->args->n ? run->args->v[0] : NULL, "engine", run->guest.engine, "reason",
+        reason_name(s), "status", status, "wall_seconds", (double)r->wall_ns / 1e9, "cpu_seconds",
         (double)r->cpu_ns / 1e9, "guest_instructions", (json_int_t)r->guest_instructions,
         "guest_errors", (json_int_t)guest_error_count());
 
@@ -279,6 +309,8 @@ int run_session(struct run *run)
     if (!r) {
         serve(&s);
         (void)pthread_join(s.waiter, NULL);
+        if (s.monitor)
+            monitor_end(s.monitor, &s.result);
     }
     terminal_close(&s.terminal);
     log_set_fd(STDERR_FILENO, false);
@@ -290,7 +322,11 @@ int run_session(struct run *run)
         if (run->v->json)
             print_json(&s, status);
     }
-    vm_free(s.vm);
+    if (s.monitor)
+        monitor_release(s.monitor);
+    else
+        vm_free(s.vm);
+    monitor_free(s.monitor);
     fd_close(s.signal_fd);
     fd_close(s.stop_fd);
     return status;

@@ -15,7 +15,8 @@ enum { SESSION_INPUT_MAX = 4096 };
 
 struct session {
     struct run *run;
-    struct vm *vm;
+    struct monitor *monitor; /* of an instance; NULL = none */
+    struct vm *vm;           /* the monitor's, or ours */
     struct vm_result result; /* [init] for the main thread once stop_fd is readable */
     pthread_t waiter;
     int stop_fd;   /* eventfd: the machine has stopped */

@@ -5,13 +5,17 @@
 #include "cli/cmd.h"
 
 extern const struct cmd cmd_completion;
+extern const struct cmd cmd_delete;
 extern const struct cmd cmd_disk;
 extern const struct cmd cmd_doctor;
 extern const struct cmd cmd_help;
 extern const struct cmd cmd_image;
+extern const struct cmd cmd_info;
+extern const struct cmd cmd_launch;
 extern const struct cmd cmd_list;
-extern const struct cmd cmd_remove;
 extern const struct cmd cmd_run;
+extern const struct cmd cmd_start;
+extern const struct cmd cmd_stop;
 extern const struct cmd cmd_version;
 
 /** Print the version, as text or JSON; an exit status. */

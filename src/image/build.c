@@ -3,8 +3,8 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/paths.h"
 #include "image/build_internal.h"
-#include "image/paths.h"
 #include "image/store.h"
 
 #include <dirent.h>

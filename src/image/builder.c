@@ -3,9 +3,9 @@
 #include "image/builder.h"
 
 #include "base/fd.h"
+#include "base/paths.h"
 #include "image/cpio.h"
 #include "image/modules.h"
-#include "image/paths.h"
 
 #include <errno.h>
 #include <string.h>

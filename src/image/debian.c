@@ -7,10 +7,10 @@
  *
  * Runs on the caller's thread. */
 #include "base/fd.h"
+#include "base/paths.h"
 #include "image/builder.h"
 #include "image/embedded.h"
 #include "image/gpt.h"
-#include "image/paths.h"
 #include "image/resolve.h"
 
 #include <errno.h>

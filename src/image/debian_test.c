@@ -2,10 +2,10 @@
  */
 #include "base/bits.h"
 #include "base/fd.h"
+#include "base/paths.h"
 #include "base/test.h"
 #include "image/gpt.h"
 #include "image/image.h"
-#include "image/paths.h"
 #include "image/payload.h"
 
 #include <archive.h>

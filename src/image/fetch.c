@@ -9,7 +9,7 @@
 #include "image/fetch.h"
 
 #include "base/fd.h"
-#include "image/paths.h"
+#include "base/paths.h"
 
 #include <curl/curl.h>
 #include <errno.h>

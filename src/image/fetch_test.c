@@ -2,9 +2,9 @@
 #include "image/fetch.h"
 
 #include "base/fd.h"
+#include "base/paths.h"
 #include "base/test.h"
 #include "image/mirror.h"
-#include "image/paths.h"
 #include "image/suite.h"
 #include "image/unpack.h"
 

@@ -3,7 +3,7 @@
 #include "image/mirror.h"
 
 #include "base/fd.h"
-#include "image/paths.h"
+#include "base/paths.h"
 
 #include <dirent.h>
 #include <stdio.h>

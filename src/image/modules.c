@@ -7,9 +7,9 @@
 
 #include "base/bits.h"
 #include "base/fd.h"
+#include "base/paths.h"
 #include "image/control.h"
 #include "image/cpio.h"
-#include "image/paths.h"
 #include "image/unpack.h"
 
 #include <elf.h>

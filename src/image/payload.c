@@ -9,9 +9,9 @@
 #include "image/payload.h"
 
 #include "base/fd.h"
+#include "base/paths.h"
 #include "image/digest.h"
 #include "image/dpkg_internal.h"
-#include "image/paths.h"
 #include "image/unpack.h"
 
 #include <archive.h>

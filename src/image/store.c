@@ -10,8 +10,8 @@
 #include "image/store.h"
 
 #include "base/fd.h"
+#include "base/paths.h"
 #include "image/control.h"
-#include "image/paths.h"
 
 #include <dirent.h>
 #include <errno.h>

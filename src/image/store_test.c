@@ -2,11 +2,11 @@
 #include "image/store.h"
 
 #include "base/fd.h"
+#include "base/paths.h"
 #include "base/test.h"
 #include "image/build_internal.h"
 #include "image/cpio.h"
 #include "image/modules.h"
-#include "image/paths.h"
 
 #include <archive.h>
 #include <archive_entry.h>

@@ -6,8 +6,8 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/paths.h"
 #include "image/mirror.h"
-#include "image/paths.h"
 #include "image/unpack.h"
 
 #include <errno.h>

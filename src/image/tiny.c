@@ -1,10 +1,10 @@
 /* The image "tiny": Debian's kernel, and an initramfs with busybox, the modules for a machine's
  * devices and an init script. Everything runs from memory; there is no disk. One thread. */
 #include "base/fd.h"
+#include "base/paths.h"
 #include "image/build_internal.h"
 #include "image/cpio.h"
 #include "image/modules.h"
-#include "image/paths.h"
 
 #include <errno.h>
 #include <string.h>

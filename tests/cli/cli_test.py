@@ -5,7 +5,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from tap import main, run, skip
 
 POSADA = sys.argv[1]
-SUBS = ["run", "list", "remove", "image", "image build", "image list", "image info", "image remove", "disk", "disk create",
+SUBS = ["run", "launch", "start", "stop", "list", "info", "delete", "image", "image build", "image list", "image info", "image remove", "disk", "disk create",
         "disk info", "disk convert", "disk check", "disk map", "disk compare",
         "disk measure", "disk resize", "disk rebase", "disk commit", "disk merge", "disk compact", "disk bitmap", "disk bench", "disk serve", "disk mount", "disk unmount", "doctor", "help", "completion",
         "version"]
@@ -167,7 +167,7 @@ def test_other_shells_can_read_their_scripts():
 def test_a_name_that_is_not_there_leaves_nothing():
     with tempfile.TemporaryDirectory() as home:
         env = {"HOME": home, "XDG_DATA_HOME": home + "/data", "XDG_CACHE_HOME": home + "/cache"}
-        for args in ["remove", "nosuch"], ["image", "remove", "tiny"]:
+        for args in ["delete", "nosuch"], ["start", "nosuch"], ["image", "remove", "tiny"]:
             r = posada(*args, env=env)
             assert r.status == 125 and r.err.count("\n") == 1, r
         assert not [f for _, _, files in os.walk(home) for f in files], os.listdir(home)

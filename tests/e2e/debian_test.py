@@ -117,10 +117,10 @@ def test_gcc_compiles_and_python_passes_its_own_tests():
 
 def test_root_file_system_grows_with_the_disk():
     need_image()
-    run(POSADA, "remove", "grown", env=HOME)
+    run(POSADA, "delete", "grown", env=HOME)
     r = run(POSADA, "run", "--timeout", BOOT_SECONDS, "--name", "grown", "--disk-size", "20G", "debian", "--",
             "df", "-B1", "--output=size", "/", env=HOME, timeout=BOOT_SECONDS + 30, input=None)
-    assert run(POSADA, "remove", "grown", env=HOME).status == 0
+    assert run(POSADA, "delete", "grown", env=HOME).status == 0
     assert r.status == 0 and int(r.out.split()[-1]) > 18 << 30, r
 
 

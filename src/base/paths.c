@@ -1,5 +1,5 @@
 /* XDG folders and small file helpers. Any thread. Spec: XDG Base Directory Specification 0.8. */
-#include "image/paths.h"
+#include "base/paths.h"
 
 #include "base/fd.h"
 
@@ -81,6 +81,34 @@ char *paths_cache(const char *sub, struct error *err)
     return xdg("XDG_CACHE_HOME", ".cache", "/var/cache", sub, err);
 }
 
+char *paths_runtime(const char *sub, struct error *err)
+{
+    const char *value = getenv("XDG_RUNTIME_DIR");
+    cleanup(freep) char *base = NULL;
+    struct stat st;
+
+    if (value && value[0] == '/')
+        base = paths_format(err, "%s/posada", value);
+    else if (!geteuid())
+        base = paths_format(err, "/run/posada");
+    else
+        base = paths_format(err, "/tmp/posada-%u", (unsigned)geteuid());
+    if (!base)
+        return NULL;
+    if (mkdir(base, 0700) && errno != EEXIST) {
+        error_set(err, errno, "cannot make folder '%s': %s", base, strerror(errno));
+        return NULL;
+    }
+    /* /tmp is everybody's: a folder that another made first is not ours */
+    if (lstat(base, &st) || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
+        (st.st_mode & (S_IWGRP | S_IWOTH))) {
+        error_set(err, EPERM, "'%s' is not a folder that belongs to this user alone", base);
+        return NULL;
+    }
+    cleanup(freep) char *path = paths_format(err, "%s/%s", base, sub);
+    return path && !paths_make(path, err) ? ptr_take(&path) : NULL;
+}
+
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *at)
 {
     return remove(path);
@@ -130,7 +158,17 @@ int paths_read(const char *path, size_t max, char **ret, size_t *ret_size, struc
     return 0;
 }
 
-int paths_write(const char *path, const void *data, size_t size, struct error *err)
+int paths_sync_dir(const char *path, struct error *err)
+{
+    cleanup(fd_closep) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0 || (fsync(fd) && errno != EINVAL)) /* EINVAL: a file system that needs none */
+        return error_set(err, errno, "cannot flush folder '%s': %s", path, strerror(errno));
+    return 0;
+}
+
+static int write_file(const char *path, const void *data, size_t size, bool flush,
+                      struct error *err)
 {
     cleanup(freep) char *temp = paths_format(err, "%s.%d.part", path, (int)getpid());
 
@@ -138,6 +176,8 @@ int paths_write(const char *path, const void *data, size_t size, struct error *e
         return -ENOMEM;
     cleanup(fd_closep) int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     int r = fd < 0 ? -errno : fd_write_all(fd, data, size);
+    if (!r && flush && fsync(fd))
+        r = -errno;
     if (!r && rename(temp, path))
         r = -errno;
     if (r) {
@@ -145,4 +185,21 @@ int paths_write(const char *path, const void *data, size_t size, struct error *e
         return error_set(err, -r, "cannot write '%s': %s", path, strerror(-r));
     }
     return 0;
+}
+
+int paths_write(const char *path, const void *data, size_t size, struct error *err)
+{
+    return write_file(path, data, size, false, err);
+}
+
+int paths_write_safe(const char *path, const void *data, size_t size, struct error *err)
+{
+    int r = write_file(path, data, size, true, err);
+
+    if (r)
+        return r;
+    const char *slash = strrchr(path, '/');
+    cleanup(freep) char *dir =
+        slash ? paths_format(err, "%.*s", (int)MAX(slash - path, (ptrdiff_t)1), path) : strdup(".");
+    return dir ? paths_sync_dir(dir, err) : -ENOMEM;
 }

@@ -1,6 +1,6 @@
-/* Where images, downloads and temporary files live, and small file helpers. */
-#ifndef IMAGE_PATHS_H
-#define IMAGE_PATHS_H
+/* Where Posada keeps files, and small file helpers. */
+#ifndef BASE_PATHS_H
+#define BASE_PATHS_H
 
 #include "base/error.h"
 
@@ -13,6 +13,11 @@ char *paths_images(struct error *err);
 
 /** "$XDG_CACHE_HOME/posada/@sub", likewise; root: /var/cache/posada/@sub. */
 char *paths_cache(const char *sub, struct error *err);
+
+/** "$XDG_RUNTIME_DIR/posada/@sub", for what lives no longer than a process; root without
+ * XDG_RUNTIME_DIR: /run/posada/@sub; else /tmp/posada-UID/@sub, whose owner is checked. Made if it
+ * is missing, for its owner alone. */
+char *paths_runtime(const char *sub, struct error *err);
 
 /** A formatted string on the heap; NULL with @err set when out of memory. */
 char *paths_format(struct error *err, const char *fmt, ...) printf_like(2, 3);
@@ -33,5 +38,11 @@ must_check int paths_read(const char *path, size_t max, char **ret, size_t *ret_
 
 /** Write a file under a temporary name and rename it into place. */
 must_check int paths_write(const char *path, const void *data, size_t size, struct error *err);
+
+/** Likewise; afterwards the file survives a power cut, whole: the old one or the new one. */
+must_check int paths_write_safe(const char *path, const void *data, size_t size, struct error *err);
+
+/** Have the names in folder @path survive a power cut. */
+int paths_sync_dir(const char *path, struct error *err);
 
 #endif

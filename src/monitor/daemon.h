@@ -1,0 +1,14 @@
+/* posada-monitor: the process that runs one instance in the background. */
+#ifndef MONITOR_DAEMON_H
+#define MONITOR_DAEMON_H
+
+#include "base/error.h"
+
+/** Start a monitor for instance @name, orphaned from this process, and wait until its machine runs.
+ * The caller holds the instance's lock. Errors: the monitor's. From a process with one thread. */
+must_check int daemon_start(const char *name, struct error *err);
+
+/** main() of posada-monitor: NAME FD, where FD takes one line, "" or why it could not start. */
+int daemon_main(int argc, char **argv);
+
+#endif

@@ -1,0 +1,243 @@
+/* From an instance's configuration to a machine's. No state; any thread. */
+#include "monitor/machine.h"
+
+#include "base/fd.h"
+#include "base/opt.h"
+#include "base/paths.h"
+#include "image/image.h"
+#include "vm/words.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+
+/** Keep @s (heap, may be NULL = no memory) until machine_done(). NULL with @err set. */
+static char *own(struct machine *m, char *s, struct error *err)
+{
+    if (!s || m->owned_count == MACHINE_OWNED_MAX) {
+        free(s);
+        (void)error_set(err, s ? E2BIG : ENOMEM, s ? "too many devices" : "out of memory");
+        return NULL;
+    }
+    return m->owned[m->owned_count++] = s;
+}
+
+void machine_done(struct machine *m)
+{
+    for (size_t i = 0; i < m->owned_count; i++)
+        free(m->owned[i]);
+    *m = (struct machine){0};
+}
+
+static void choose(struct vm_config *v, const struct instance_config *c)
+{
+    static const char *const engines[] = {
+        [VM_ENGINE_JIT] = "jit", [VM_ENGINE_INTERP] = "interp", [VM_ENGINE_CHECK] = "check"};
+    static const char *const cpus[] = {
+        [VM_CPU_MAX] = "max", [VM_CPU_RVA23] = "rva23", [VM_CPU_RVA22] = "rva22"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(engines); i++) {
+        if (!strcmp(engines[i], c->engine))
+            v->engine = (enum vm_engine)i;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(cpus); i++) {
+        if (!strcmp(cpus[i], c->cpu))
+            v->cpu = (enum vm_cpu)i;
+    }
+    v->vlen = (unsigned)strtoul(c->vlen, NULL, 10); /* a choice, so it is one */
+}
+
+/** @file as the machine finds it: relative ones lie in the instance's folder. "" = NULL. */
+static int set_file(struct machine *m, const struct instance *in, const char *file,
+                    const char **ret, struct error *err)
+{
+    if (!*file)
+        return 0;
+    *ret = own(m, in && *file != '/' ? instance_path(in, err, "%s", file) : strdup(file), err);
+    return *ret ? 0 : -ENOMEM;
+}
+
+static int set_memory(struct vm_config *v, uint64_t bytes, struct error *err)
+{
+    struct sysinfo host;
+    char text[32];
+
+    v->memory_bytes = bytes;
+    if (sysinfo(&host))
+        return 0;
+    uint64_t most = ((uint64_t)host.totalram + host.totalswap) * host.mem_unit;
+    if (bytes <= most)
+        return 0;
+    return error_set(err, ENOMEM, "memory: %s is more than this host has (%" PRIu64 "M)",
+                     opt_format_size(bytes, text, sizeof(text)), most >> 20);
+}
+
+static int add_disk(struct machine *m, const struct vm_disk_config *d, struct error *err)
+{
+    if (m->config.disk_count == VM_MAX_DISKS)
+        return error_set(err, EINVAL, "at most %d disks are possible", VM_MAX_DISKS);
+    m->config.disks[m->config.disk_count++] = *d;
+    return 0;
+}
+
+static int add_disks(struct machine *m, const struct instance_config *c, const struct instance *in,
+                     struct error *err)
+{
+    struct vm_disk_config d = {.format = "qcow2", .refs = DISK_REFS_ANY};
+    struct error why = {0};
+    int r = 0;
+
+    if (in) {
+        /* its layers may lie on another instance's, or on a base: the store made the references */
+        char *top = instance_top(in, "root", &why);
+        if (why.code)
+            return error_set(err, why.code, "%s", error_text(&why));
+        d.path = top;
+        r = top ? (own(m, top, err) ? add_disk(m, &d, err) : -ENOMEM) : 0;
+    }
+    for (size_t i = 0; !r && i < c->disks.n; i++) {
+        char *words = own(m, strdup(c->disks.v[i]), err);
+        r = words ? vm_parse_disk(words, &d, err) : -ENOMEM;
+        if (!r)
+            r = add_disk(m, &d, err);
+        if (r == -EINVAL)
+            error_prefix(err, "disks");
+    }
+    if (!r && *c->cloud_init) {
+        d = (struct vm_disk_config){.format = "raw", .readonly = true};
+        r = set_file(m, in, c->cloud_init, &d.path, err);
+        if (!r)
+            r = add_disk(m, &d, err);
+    }
+    return r;
+}
+
+static int add_volume(struct machine *m, const char *text, struct error *err)
+{
+    struct vm_share_config *s = &m->config.shares[m->config.share_count];
+    char *words = own(m, strdup(text), err);
+    struct stat st;
+
+    int r = words ? vm_parse_share(words, s, err) : -ENOMEM;
+    if (r)
+        return r;
+    if (stat(s->host_path, &st))
+        return error_set(err, EINVAL, "cannot share '%s': %s", s->host_path, strerror(errno));
+    if (!S_ISDIR(st.st_mode))
+        return error_set(err, EINVAL, "cannot share '%s': it is not a folder", s->host_path);
+    s->tag = own(m, paths_format(err, "share%zu", m->config.share_count), err);
+    m->config.share_count++;
+    return s->tag ? 0 : -ENOMEM;
+}
+
+static int add_network(struct machine *m, const struct instance_config *c, struct error *err)
+{
+    struct vm_config *v = &m->config;
+    int r = 0;
+
+    v->net = !strcmp(c->net, "user");
+    for (size_t i = 0; !r && i < c->publish.n; i++) {
+        r = vm_parse_forward(c->publish.v[i], &m->forwards[i], err);
+        if (r)
+            error_prefix(err, "publish");
+    }
+    v->forwards = m->forwards;
+    v->forward_count = c->publish.n;
+    return r || !*c->mac ? r : vm_parse_mac(c->mac, v->mac, err);
+}
+
+/** Is "console=" one of the words of @text? */
+static bool has_console(const char *text)
+{
+    for (const char *p = text; (p = strstr(p, "console=")); p++) {
+        if (p == text || p[-1] == ' ')
+            return true;
+    }
+    return false;
+}
+
+/** Kernel arguments: the console, the configuration's, the mounts'. */
+static int compose_append(struct machine *m, const char *append, bool volume_args,
+                          struct error *err)
+{
+    struct vm_config *v = &m->config;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+    bool good = f != NULL;
+
+    if (!f)
+        return error_set(err, ENOMEM, "out of memory");
+    if (!has_console(append))
+        (void)fprintf(f, "console=%s%s", v->console_uart ? "ttyS0" : "hvc0", *append ? " " : "");
+    (void)fprintf(f, "%s", append);
+    for (size_t i = 0; volume_args && i < v->share_count; i++) {
+        cleanup(freep) char *mount =
+            image_mount_argument(v->shares[i].tag, v->shares[i].guest_path, v->shares[i].readonly);
+        good &= mount != NULL;
+        (void)fprintf(f, " %s", mount ? mount : "");
+    }
+    good &= !fclose(f);
+    if (!good) {
+        free(text);
+        return error_set(err, ENOMEM, "out of memory");
+    }
+    v->append = own(m, text, err);
+    return v->append ? 0 : -ENOMEM;
+}
+
+static int set_boot(struct machine *m, const struct instance_config *c, const struct instance *in,
+                    struct error *err)
+{
+    struct vm_config *v = &m->config;
+    int r = set_file(m, in, c->kernel, &v->kernel, err);
+
+    if (!r)
+        r = set_file(m, in, c->initrd, &v->initrd, err);
+    if (!r)
+        r = set_file(m, in, c->firmware, &v->firmware, err);
+    if (!r)
+        r = set_file(m, in, c->payload, &v->firmware_payload, err);
+    if (!r)
+        r = set_file(m, in, c->flash, &v->flash, err);
+    /* firmware speaks on the UART; a kernel alone finds virtio-console faster */
+    v->console_uart =
+        !strcmp(c->console, "auto") ? v->firmware || v->flash : !strcmp(c->console, "uart");
+    return r;
+}
+
+int machine_init(struct machine *m, const char *name, const struct instance_config *c,
+                 const struct instance *in, bool volume_args, struct error *err)
+{
+    struct vm_config *v = &m->config;
+
+    *m = (struct machine){
+        .config = {.name = name,
+                   .cpus = (unsigned)c->cpus,
+                   .console_in = -1,
+                   .console_out = -1,
+                   .no_rng = !c->rng,
+                   .no_balloon = !c->balloon}
+    };
+    choose(v, c);
+    int r = set_memory(v, c->memory, err);
+    if (!r)
+        r = set_boot(m, c, in, err);
+    if (!r)
+        r = add_disks(m, c, in, err);
+    for (size_t i = 0; !r && i < c->volumes.n; i++) {
+        r = add_volume(m, c->volumes.v[i], err);
+        if (r)
+            error_prefix(err, "volumes");
+    }
+    if (!r)
+        r = add_network(m, c, err);
+    if (!r && v->kernel)
+        r = compose_append(m, c->append, volume_args, err);
+    if (r)
+        machine_done(m);
+    return r;
+}

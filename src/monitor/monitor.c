@@ -1,0 +1,437 @@
+/* The owner of one running instance.
+ *
+ * Invariants:
+ *  1. `vm` changes only on the owner's thread, while nobody holds it.
+ *  2. The API is served from before the machine starts until monitor_free(): who can connect finds
+ *     an instance that is running, or about to be, or that has just ended.
+ *  3. last.json is "running" while the process lives, so that a killed one is told from one that
+ *     ended.
+ *
+ * Threads: the owner's (new, start, end, rebuild, free); the loop `api`; calls that wait. */
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/paths.h"
+#include "monitor/hub.h"
+#include "monitor/monitor_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define STEP_NS   (100LL * 1000000)
+#define DRAIN_NS  (2LL * 1000000000)
+#define NS_PER_MS 1000000LL
+
+struct monitor {
+    struct instance *instance;      /* [init] */
+    struct instance_config config;  /* [init] */
+    struct monitor_options options; /* [init] */
+    struct machine machine;         /* [init], but for monitor_rebuild() */
+    char *runtime;                  /* [init] its runtime folder */
+    char *vsock_dir;                /* [init] */
+    struct loop *loop;              /* [init] */
+    struct hub *hub;                /* [init] */
+    struct api_server *server;      /* [init] */
+    time_t started_s;               /* [init] */
+    struct mutex lock;
+    struct cond changed;
+    struct vm *vm;           /* [lock] */
+    unsigned holders;        /* [lock] of vm */
+    bool stopping;           /* [lock] */
+    bool ended;              /* [lock] nothing runs any more */
+    unsigned restarts;       /* [lock] */
+    struct vm_result result; /* [lock] of the last machine */
+};
+
+struct vm *monitor_hold(struct monitor *m)
+{
+    mutex_lock(&m->lock);
+    struct vm *vm = m->vm;
+    m->holders += vm != NULL;
+    mutex_unlock(&m->lock);
+    return vm;
+}
+
+void monitor_release(struct monitor *m)
+{
+    mutex_lock(&m->lock);
+    m->holders--;
+    cond_broadcast(&m->changed);
+    mutex_unlock(&m->lock);
+}
+
+struct instance *monitor_instance(struct monitor *m)
+{
+    return m->instance;
+}
+
+const struct instance_config *monitor_config(const struct monitor *m)
+{
+    return &m->config;
+}
+
+const struct vm_config *monitor_vm_config(const struct monitor *m)
+{
+    return &m->machine.config;
+}
+
+struct loop *monitor_loop(struct monitor *m)
+{
+    return m->loop;
+}
+
+struct hub *monitor_hub(struct monitor *m)
+{
+    return m->hub;
+}
+
+void monitor_event(struct monitor *m, const char *name, json_t *body)
+{
+    json_t *all =
+        json_pack("{s:s, s:I}", "name", m->instance->name, "time", (json_int_t)time(NULL));
+
+    if (all && body)
+        (void)json_object_update_missing(all, body); /* out of memory: it says less */
+    json_decref(body);
+    api_server_event(m->server, name, all);
+}
+
+const char *monitor_state(struct monitor *m)
+{
+    static const char *const states[] = {[VM_CREATED] = "starting",
+                                         [VM_RUNNING] = "running",
+                                         [VM_PAUSED] = "paused",
+                                         [VM_STOPPED] = "stopping"};
+
+    mutex_lock(&m->lock);
+    const char *name = !m->vm        ? (m->stopping ? "stopping" : "restarting")
+                       : m->stopping ? "stopping"
+                                     : states[vm_get_state(m->vm)];
+    mutex_unlock(&m->lock);
+    return name;
+}
+
+/** What is this process's alone of its resident memory. */
+static uint64_t private_bytes(void)
+{
+    unsigned long size, resident, shared;
+    FILE *f = fopen("/proc/self/statm", "re");
+    int n = f ? fscanf(f, "%lu %lu %lu", &size, &resident, &shared) : 0;
+
+    if (f)
+        (void)fclose(f);
+    return n == 3 ? (uint64_t)(resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+json_t *monitor_info(struct monitor *m)
+{
+    const struct instance_config *c = &m->config;
+    struct timespec cpu;
+
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+    mutex_lock(&m->lock);
+    unsigned restarts = m->restarts;
+    mutex_unlock(&m->lock);
+    return json_pack("{s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:f, s:I, s:i, s:b, s:o}", "name",
+                     m->instance->name, "state", monitor_state(m), "pid", (int)getpid(), "engine",
+                     c->engine, "cpus", (json_int_t)c->cpus, "memory_bytes", (json_int_t)c->memory,
+                     "resident_bytes", (json_int_t)private_bytes(), "started",
+                     (json_int_t)m->started_s, "cpu_seconds",
+                     (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9, "guest_errors",
+                     (json_int_t)guest_error_count(), "restarts", (int)restarts, "foreground",
+                     (int)(m->options.terminal_fd >= 0), "addresses",
+                     m->machine.config.net ? json_pack("[s]", "10.0.2.15") : json_array());
+}
+
+/** Replace last.json; it informs, and nothing depends on it. */
+static void write_last(const struct monitor *m, json_t *last)
+{
+    cleanup(freep) char *path = instance_path(m->instance, NULL, "last.json");
+    cleanup(freep) char *text = last ? json_dumps(last, JSON_INDENT(1)) : NULL;
+    struct error err = {0};
+
+    if (path && text && paths_write(path, text, strlen(text), &err))
+        log_warn("%s", error_text(&err));
+    json_decref(last);
+}
+
+static size_t type_into(void *arg, const void *data, size_t size)
+{
+    return vm_console_input(arg, data, size);
+}
+
+/** Make the machine from the configuration. */
+static int build(struct monitor *m, struct error *err)
+{
+    const struct monitor_options *o = &m->options;
+    struct vm *vm = NULL;
+    int r = machine_init(&m->machine, m->instance->name, &m->config, m->instance,
+                         *m->config.image != '\0', err);
+
+    if (r)
+        return r;
+    struct vm_config *c = &m->machine.config;
+    c->console_out = hub_console_fd(m->hub);
+    c->vsock_cid = 3;
+    c->vsock_dir = m->vsock_dir;
+    if (o->adjust)
+        o->adjust(o->arg, c);
+    r = o->build ? o->build(o->arg, c, &vm, err) : vm_new(c, &vm, err);
+    if (r)
+        return r;
+    hub_set_input(m->hub, type_into, vm);
+    mutex_lock(&m->lock);
+    m->vm = vm;
+    mutex_unlock(&m->lock);
+    return 0;
+}
+
+/** Free the machine, when nobody holds it any more. */
+static void unbuild(struct monitor *m)
+{
+    hub_set_input(m->hub, NULL, NULL);
+    mutex_lock(&m->lock);
+    while (m->holders)
+        cond_wait(&m->changed, &m->lock);
+    struct vm *vm = m->vm;
+    m->vm = NULL;
+    mutex_unlock(&m->lock);
+    vm_free(vm);
+    machine_done(&m->machine);
+}
+
+int monitor_rebuild(struct monitor *m, struct error *err)
+{
+    unbuild(m);
+    mutex_lock(&m->lock);
+    m->restarts++;
+    mutex_unlock(&m->lock);
+    return build(m, err);
+}
+
+/** Folders, loop, console, API. */
+static int open_all(struct monitor *m, struct error *err)
+{
+    m->runtime = instance_runtime(m->instance->name, err);
+    m->vsock_dir = m->runtime ? paths_format(err, "%s/vsock", m->runtime) : NULL;
+    cleanup(freep) char *log = instance_path(m->instance, err, "console.log");
+    cleanup(freep) char *socket =
+        m->runtime ? paths_format(err, "%s/monitor.sock", m->runtime) : NULL;
+
+    if (!m->vsock_dir || !log || !socket)
+        return -EIO;
+    (void)paths_remove(m->vsock_dir); /* sockets of an earlier machine */
+    int r = paths_make(m->vsock_dir, err);
+    m->loop = loop_new("api");
+    if (!r && !m->loop)
+        r = error_set(err, ENOMEM, "out of memory or file descriptors");
+    if (!r)
+        r = hub_new(m->loop, log, m->options.terminal_fd, &m->hub, err);
+    if (!r)
+        r = api_server_new(m->loop, socket, monitor_methods, m, &m->server, err);
+    if (!r && (r = loop_start(m->loop)))
+        (void)error_set(err, -r, "cannot start a thread: %s", strerror(-r));
+    return r;
+}
+
+int monitor_new(struct instance *in, const struct monitor_options *options, struct monitor **ret,
+                struct error *err)
+{
+    struct monitor *m = calloc(1, sizeof(*m));
+
+    if (!m)
+        return error_set(err, ENOMEM, "out of memory");
+    m->instance = in;
+    m->options = *options;
+    m->started_s = time(NULL);
+    mutex_init(&m->lock);
+    cond_init(&m->changed);
+    int r = options->config ? config_copy(options->config, &m->config, err)
+                            : instance_config(in, &m->config, err);
+    if (!r) {
+        write_last(m, json_pack("{s:s, s:i, s:I}", "state", "running", "pid", (int)getpid(),
+                                "started", (json_int_t)m->started_s));
+        r = open_all(m, err);
+    }
+    if (!r)
+        r = build(m, err);
+    if (r) {
+        write_last(m, json_pack("{s:s, s:s, s:i, s:s, s:I}", "state", "off", "reason", "error",
+                                "status", 1, "error", error_text(err), "ended",
+                                (json_int_t)time(NULL)));
+        monitor_free(m);
+        return r;
+    }
+    *ret = m;
+    return 0;
+}
+
+int monitor_start(struct monitor *m, struct error *err)
+{
+    int r = vm_start(m->vm, err); /* the owner's thread: nobody changes it */
+
+    if (!r)
+        monitor_event(m, "started", NULL);
+    return r;
+}
+
+static const char *reason_name(enum vm_stop_reason reason)
+{
+    static const char *const names[] = {[VM_STOP_POWEROFF] = "poweroff",
+                                        [VM_STOP_REQUEST] = "stopped",
+                                        [VM_STOP_PANIC] = "panic",
+                                        [VM_STOP_ERROR] = "error"};
+
+    return names[reason];
+}
+
+void monitor_end(struct monitor *m, const struct vm_result *result)
+{
+    const char *reason = reason_name(result->reason);
+    json_t *last =
+        json_pack("{s:s, s:s, s:i, s:I, s:b}", "state", "off", "reason", reason, "status",
+                  result->status, "ended", (json_int_t)time(NULL), "asked", (int)m->stopping);
+
+    if (result->reason == VM_STOP_ERROR)
+        (void)json_object_set_new(last, "error", json_string(error_text(&result->error)));
+    hub_drain(m->hub, host_now_ns() + DRAIN_NS);
+    write_last(m, last);
+    monitor_event(m, "stopped",
+                  json_pack("{s:s, s:i}", "reason", reason, "status", result->status));
+    mutex_lock(&m->lock);
+    m->ended = true;
+    cond_broadcast(&m->changed);
+    mutex_unlock(&m->lock);
+}
+
+static void free_server(void *arg)
+{
+    struct monitor *m = arg;
+
+    api_server_free(m->server);
+    m->server = NULL;
+    hub_free(m->hub);
+    m->hub = NULL;
+}
+
+void monitor_free(struct monitor *m)
+{
+    if (!m)
+        return;
+    mutex_lock(&m->lock);
+    m->ended = true;
+    m->stopping = true;
+    cond_broadcast(&m->changed);
+    mutex_unlock(&m->lock);
+    if (m->vm)
+        vm_stop(m->vm); /* calls that wait for it end */
+    if (m->hub)
+        hub_set_input(m->hub, NULL, NULL);
+    if (m->loop) {
+        if (loop_post(m->loop, free_server, m)) {
+            loop_stop(m->loop); /* out of memory: then here */
+            loop_sync(m->loop);
+        }
+        loop_sync(m->loop);
+        if (m->server || m->hub)
+            free_server(m);
+    }
+    mutex_lock(&m->lock);
+    struct vm *vm = m->vm;
+    m->vm = NULL;
+    mutex_unlock(&m->lock);
+    vm_free(vm);
+    loop_free(m->loop);
+    machine_done(&m->machine);
+    if (m->vsock_dir)
+        (void)paths_remove(m->vsock_dir);
+    if (m->runtime)
+        (void)rmdir(m->runtime); /* unless somebody put something there */
+    config_done(&m->config);
+    cond_done(&m->changed);
+    mutex_done(&m->lock);
+    free(m->vsock_dir);
+    free(m->runtime);
+    free(m);
+}
+
+bool monitor_is_stopping(struct monitor *m)
+{
+    mutex_lock(&m->lock);
+    bool stopping = m->stopping;
+    mutex_unlock(&m->lock);
+    return stopping;
+}
+
+bool monitor_wait_stopping(struct monitor *m, int64_t deadline_ns)
+{
+    bool in_time = true;
+
+    mutex_lock(&m->lock);
+    while (!m->stopping && in_time)
+        in_time = cond_wait_until(&m->changed, &m->lock, deadline_ns);
+    bool stopping = m->stopping;
+    mutex_unlock(&m->lock);
+    return stopping;
+}
+
+static void set_stopping(struct monitor *m, bool stopping)
+{
+    mutex_lock(&m->lock);
+    m->stopping = stopping;
+    cond_broadcast(&m->changed);
+    mutex_unlock(&m->lock);
+}
+
+/** Until @vm has stopped. -ETIMEDOUT; -ECANCELED: the caller has gone. */
+static int wait_stopped(struct vm *vm, int64_t deadline_ns, const struct api_call *gone)
+{
+    struct vm_result result;
+
+    for (;;) {
+        int64_t now = host_now_ns();
+        if (!vm_wait(vm, MIN(deadline_ns, now + STEP_NS), &result))
+            return 0;
+        if (now >= deadline_ns)
+            return -ETIMEDOUT;
+        if (gone && api_call_is_gone(gone))
+            return -ECANCELED;
+    }
+}
+
+int monitor_stop(struct monitor *m, int64_t timeout_ms, bool force, const struct api_call *gone,
+                 struct error *err)
+{
+    int64_t deadline_ns = host_now_ns() + timeout_ms * NS_PER_MS;
+    struct error why = {0};
+    struct vm *vm;
+    int r = 0;
+
+    set_stopping(m, true);
+    vm = monitor_hold(m);
+    if (!vm)
+        return 0; /* between two machines: the owner ends */
+    if (timeout_ms > 0) {
+        monitor_event(m, "stopping", NULL);
+        r = power_ask(vm, monitor_vm_config(m), &why);
+        if (!r)
+            r = wait_stopped(vm, deadline_ns, gone);
+    }
+    if (force && (r || timeout_ms <= 0)) {
+        vm_stop(vm);
+        r = wait_stopped(vm, INT64_MAX, NULL);
+    }
+    monitor_release(m);
+    if (!r)
+        return 0;
+    set_stopping(m, false);
+    if (r == -ETIMEDOUT)
+        return error_set(err, ETIMEDOUT,
+                         "'%s' has not powered off within %g seconds, and goes on; --force pulls "
+                         "the plug",
+                         m->instance->name, (double)timeout_ms / 1000);
+    return error_set(err, -r, "%s", why.code ? error_text(&why) : "given up");
+}

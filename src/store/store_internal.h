@@ -1,0 +1,21 @@
+/* What the files of store share. */
+#ifndef STORE_STORE_INTERNAL_H
+#define STORE_STORE_INTERNAL_H
+
+#include "store/store.h"
+
+/* base.c */
+
+/** @from under the new name @to: the same file, or a flushed copy where that cannot be. */
+must_check int store_share(const char *from, const char *to, struct error *err);
+
+/** Keep all bases until the descriptor is closed: a tree that names one is about to be. -errno. */
+must_check int store_lock_bases(struct error *err);
+
+/** Make the raw disk @from a base; *@ret is its path, the caller's. store_lock_bases() is held. */
+must_check int store_add_base(const char *from, char **ret, struct error *err);
+
+/** Remove the bases that no tree names. What cannot be removed now stays for the next time. */
+void store_sweep_bases(void);
+
+#endif
