@@ -208,6 +208,26 @@ static void dump_guest(struct jit *j, struct cpu *c, const struct block *b)
     }
 }
 
+/* Let @f, which ends by an exit for @offset or may leave for it just before, go on to what is put
+ * behind it. False: it does not go there. */
+static bool flows_to(struct ir_func *f, int64_t offset)
+{
+    struct ir_insn *last = &f->insns[f->count - 1];
+
+    if (f->overflow || f->count < 2 || last->op != IR_EXIT_DIRECT || last->aux == IR_HINT_CALL)
+        return false;
+    if (last->imm != offset) {
+        int64_t other = last->imm;
+
+        if (last[-1].op != IR_BRANCH || last[-1].imm != offset)
+            return false;
+        last[-1].aux = (uint8_t)ir_cc_not(last[-1].aux);
+        last[-1].imm = other;
+    }
+    f->count--;
+    return true;
+}
+
 /* Write the IR of @b, or of the whole region @r. */
 static bool translate(struct engine *e, struct cpu *c, struct block *b, const struct region *r)
     REQUIRES(e->cache.lock)
@@ -221,7 +241,8 @@ static bool translate(struct engine *e, struct cpu *c, struct block *b, const st
     if (!r)
         return c->ops->translate(c, b->insns, b->count, j->ir) && !j->ir->overflow;
     for (unsigned i = 0; i < r->count; i++) {
-        ir_label(j->ir, r->blocks[i]->page_offset);
+        if (r->labels[i] || !flows_to(j->ir, r->blocks[i]->page_offset))
+            ir_label(j->ir, r->blocks[i]->page_offset);
         if (!c->ops->translate(c, r->blocks[i]->insns, r->insns[i], j->ir))
             return false;
     }

@@ -77,17 +77,9 @@ static bool keep_circles(struct engine *e, struct region *r) REQUIRES(e->cache.l
     return kept > 1;
 }
 
-/* Behind the head by address; and what two blocks share belongs to the one that begins there. */
-static void arrange(struct region *r)
+/* What two blocks share belongs to the one that begins there. */
+static void cut(struct region *r)
 {
-    for (unsigned k = 2; k < r->count; k++) {
-        struct block *b = r->blocks[k];
-        unsigned i = k;
-
-        for (; i > 1 && r->blocks[i - 1]->page_offset > b->page_offset; i--)
-            r->blocks[i] = r->blocks[i - 1];
-        r->blocks[i] = b;
-    }
     for (unsigned k = 0; k < r->count; k++) {
         const struct block *b = r->blocks[k];
         unsigned n = 1;
@@ -104,12 +96,95 @@ static void arrange(struct region *r)
     }
 }
 
+/* Where control goes from block @k of the region, after cutting, without leaving: up to @MAX_WAYS,
+ * what follows in memory last. Returns their number. */
+#define MAX_WAYS 4
+static unsigned ways(struct engine *e, const struct region *r, unsigned k, unsigned *ret)
+    REQUIRES(e->cache.lock)
+{
+    const struct block *b = r->blocks[k];
+    unsigned count = 0;
+    int behind = -1;
+
+    if (r->insns[k] < b->count) { /* the others' exits are not its own any more */
+        for (unsigned i = 0; i < r->count; i++) {
+            if (r->blocks[i]->page_offset == b->insns[r->insns[k]].page_offset)
+                ret[count++] = i;
+        }
+        return count;
+    }
+    if (jit_code(b)->to_start)
+        ret[count++] = k;
+    for (unsigned i = 0; i < jit_code(b)->exit_count; i++) {
+        const struct block *to = successor(e, b, i);
+        int n = to ? index_of(r, to) : -1;
+
+        if (n >= 0 && to->page_offset == b->page_offset + b->bytes)
+            behind = n;
+        else if (n >= 0 && count < MAX_WAYS - 1)
+            ret[count++] = (unsigned)n;
+    }
+    if (behind >= 0)
+        ret[count++] = (unsigned)behind;
+    return count;
+}
+
+/* Put @k into @order, which is filled from its end, behind all that it leads to. */
+static void place(struct engine *e, const struct region *r, unsigned k, uint32_t *placed,
+                  uint8_t *order, unsigned *first) REQUIRES(e->cache.lock)
+{
+    unsigned to[MAX_WAYS];
+    unsigned count = ways(e, r, k, to);
+
+    *placed |= 1u << k;
+    for (unsigned i = 0; i < count; i++) {
+        if (!(*placed >> to[i] & 1))
+            place(e, r, to[i], placed, order, first);
+    }
+    order[--*first] = (uint8_t)k;
+}
+
+/* So that control goes forward but where it circles, and on to the next block where it can: a depth
+ * first search's order. A block that is reached from the one before it alone is part of that one. */
+static void arrange(struct engine *e, struct region *r) REQUIRES(e->cache.lock)
+{
+    struct region from = *r;
+    uint8_t order[REGION_BLOCKS];
+    unsigned first = REGION_BLOCKS;
+    uint32_t placed = 0;
+    unsigned to[MAX_WAYS];
+    unsigned entries[REGION_BLOCKS] = {1};
+
+    place(e, &from, 0, &placed, order, &first);
+    r->count = REGION_BLOCKS - first;
+    for (unsigned k = 0; k < r->count; k++) {
+        unsigned n = order[first + k];
+        unsigned count = ways(e, &from, n, to);
+
+        r->blocks[k] = from.blocks[n];
+        r->insns[k] = from.insns[n];
+        for (unsigned i = 0; i < count; i++)
+            entries[to[i]]++;
+    }
+    for (unsigned k = 0; k < r->count; k++)
+        r->labels[k] = entries[order[first + k]] > 1 || k == 0;
+    for (unsigned k = 1; k < r->count; k++) {
+        unsigned count = ways(e, &from, order[first + k - 1], to);
+        bool follows = false;
+
+        for (unsigned i = 0; i < count; i++)
+            follows |= to[i] == order[first + k];
+        r->labels[k] |= !follows;
+    }
+}
+
 bool region_find(struct engine *e, struct block *head, struct region *ret)
 {
     *ret = (struct region){.blocks = {head}, .count = 1};
     reach(e, ret);
     if (!keep_circles(e, ret))
         return false;
-    arrange(ret);
+    cut(ret);
+    arrange(e, ret);
     return true;
 }

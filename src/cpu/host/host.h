@@ -101,6 +101,7 @@ struct host_code {
     unsigned exit_count;
     struct host_exit exits[HOST_MAX_EXITS];
     bool has_store; /* it may write guest memory */
+    bool to_start;  /* it goes back to its own start, which is none of the exits */
 };
 
 /** Compile @f at the end of the code buffer. @owner comes back in struct host_leave. 0; -ENOSPC:

@@ -160,6 +160,10 @@ int host_compile(struct host *h, const struct ir_func *f, void *owner, struct ho
     memset(a->slot_map, 0, sizeof(a->slot_map));
     ret->exit_count = 0;
     ret->has_store = false;
+    ret->to_start = false;
+    for (unsigned n = 0; n < f->count; n++)
+        ret->to_start |= (f->insns[n].op == IR_BRANCH || f->insns[n].op == IR_EXIT_DIRECT) &&
+                         f->insns[n].imm == f->start_offset;
     compile(a);
     if (a->error)
         return a->error;
