@@ -5,6 +5,8 @@
  *  1. c->context is one of c->contexts and valid; no two valid contexts have one key.
  *  2. `used` has a bit for every table that may hold an entry, `local` for those of them with an
  *     entry that is not global: flushing looks only there. What is beyond a TLB's mask is garbage.
+ *  3. A memo holds what an entry of its TLB held since the last flush: what flushes entries clears
+ *     the memos.
  * Threads: the CPU's own.
  */
 #include "cpu/core/context.h"
@@ -20,6 +22,20 @@ static unsigned tlb_entries(const struct cpu_context *x, unsigned mmu)
     return x->tlb_mask[mmu] / (unsigned)sizeof(struct tlb_entry) + 1;
 }
 
+#define MEMOS_READS  0xffffu
+#define MEMOS_WRITES 0xffff0000u
+
+/* Forget what generated code remembers of a TLB: reads, writes, or both. */
+static void clear_memos(struct cpu_context *x, unsigned mmu, uint32_t which)
+{
+    enum { EACH = TLB_MEMOS / 16 };
+
+    for (uint32_t left = x->memo_used[mmu] & which; left; left &= left - 1)
+        memset(&x->memos[mmu][EACH * (unsigned)__builtin_ctz(left)], 0,
+               EACH * sizeof(struct tlb_memo));
+    x->memo_used[mmu] &= ~which;
+}
+
 /* Empty a TLB; one that had few evictions may be too large: next time less is to be cleared. */
 static void clear_tlb(struct cpu_context *x, unsigned mmu)
 {
@@ -29,6 +45,7 @@ static void clear_tlb(struct cpu_context *x, unsigned mmu)
     if (entries > 1u << TLB_MIN_BITS && x->evicted[mmu] < entries / 16)
         x->tlb_mask[mmu] = (entries / 2 - 1) * (unsigned)sizeof(struct tlb_entry);
     x->evicted[mmu] = 0;
+    clear_memos(x, mmu, MEMOS_READS | MEMOS_WRITES);
 }
 
 void cpu_tlb_evicts(struct cpu_context *x, unsigned mmu)
@@ -196,6 +213,8 @@ static void flush_page_large(struct cpu_context *x, uint64_t va, unsigned bits, 
             if ((tag ^ va) >> bits == 0)
                 *e = (struct tlb_entry){0};
         }
+        if (which >> m & 1)
+            clear_memos(x, m, MEMOS_READS | MEMOS_WRITES);
     }
     flush_tables(x, which & 0xf0);
 }
@@ -212,8 +231,10 @@ static void flush_page(struct cpu_context *x, uint64_t va, unsigned which)
         return;
     }
     for (unsigned m = 0; m < CPU_MMU_MODES; m++) {
-        if (which >> m & 1)
+        if (which >> m & 1) {
             x->tlb[m][number & (tlb_entries(x, m) - 1)] = (struct tlb_entry){0};
+            clear_memos(x, m, MEMOS_READS | MEMOS_WRITES);
+        }
         if (!(which >> (4 + m) & 1) ||
             !(x->jump_pages[m][number / 64 % (JUMP_PAGES / 64)] >> (number % 64) & 1))
             continue;
@@ -268,6 +289,8 @@ static void flush_tag(struct cpu *c, enum cpu_access access)
         struct cpu_context *x = &c->contexts[i];
 
         for (unsigned m = 0; x->valid && m < CPU_MMU_MODES; m++) {
+            if (access != CPU_FETCH)
+                clear_memos(x, m, access == CPU_READ ? MEMOS_READS : MEMOS_WRITES);
             for (unsigned k = 0; (x->used & (1u << m)) && k < tlb_entries(x, m); k++)
                 x->tlb[m][k].tag[access] = 0;
         }

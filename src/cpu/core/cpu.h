@@ -91,6 +91,12 @@ static inline unsigned jump_index(uint64_t pc)
 /** A context remembers of which pages it has jump entries, modulo this number of pages. */
 #define JUMP_PAGES 4096
 
+/** What an access of generated code found in the TLB last: it may look here first. */
+struct tlb_memo {
+    uint64_t tag, addend; /* as in struct tlb_entry */
+};
+#define TLB_MEMOS 256
+
 /** Translations of one address space. */
 struct cpu_context {
     uint32_t tlb_mask[CPU_MMU_MODES]; /* (entries - 1) * sizeof(struct tlb_entry) */
@@ -106,11 +112,14 @@ struct cpu_context {
     uint8_t used;  /* have entries, */
     uint8_t local; /* some of which do not hold in all address spaces */
     bool valid;
+    uint32_t
+        memo_used[CPU_MMU_MODES]; /* bit i: some of memos [i * TLB_MEMOS / 16 ...) are in use */
     /* Of jumps: bit (pc >> 12) % JUMP_PAGES for every pc, and for every 64 entries that may be
      * used. */
     uint64_t jump_pages[CPU_MMU_MODES][JUMP_PAGES / 64];
     uint64_t jump_lines[CPU_MMU_MODES][JUMP_ENTRIES / 64 / 64];
     uint64_t global[CPU_MMU_MODES][TLB_MAX_ENTRIES / 64]; /* entries of tlb that hold in all */
+    struct tlb_memo memos[CPU_MMU_MODES][2 * TLB_MEMOS];  /* of reads, then of writes */
     struct tlb_entry tlb[CPU_MMU_MODES][TLB_MAX_ENTRIES];
     struct jump_entry jumps[CPU_MMU_MODES][JUMP_ENTRIES];
 };

@@ -165,7 +165,7 @@ const struct host_code *jit_code(const struct block *b);
 struct region {
     struct block *blocks[REGION_BLOCKS]; /* the first is the head, where it is entered */
     uint16_t insns[REGION_BLOCKS];       /* to translate: the rest belongs to another one, too */
-    bool labels[REGION_BLOCKS]; /* control comes to it not only from the one before */
+    bool labels[REGION_BLOCKS];          /* control comes to it not only from the one before */
     unsigned count;
 };
 /** The region whose head is @head. False: it is not worth one. */

@@ -259,6 +259,102 @@ TEST(a_region_dies_with_any_of_its_blocks)
         rewritten_region_program(kinds[i]);
 }
 
+/* A loop that stores to a page, which between its runs becomes a page of code: every store must be
+ * seen, though the loop remembers that it might write there. */
+static void stores_to_code_program(enum engine_kind kind)
+{
+    struct machine m;
+
+    machine_init(&m, kind, 1);
+    emit_li(&m, A1, encode("addi", A0, A0, 0, 1));
+    emit_li(&m, A2, encode("addi", A0, A0, 0, 100));
+    emit(&m, "auipc", S0, 0, 0, 0x10000);
+    emit_li(&m, A0, encode("jalr", 0, RA, 0, 0));
+    emit(&m, "sw", 0, S0, A0, 4);
+    emit_li(&m, A0, 0);
+    emit_li(&m, T0, 40);
+    uint64_t outer = m.at;
+    emit_li(&m, T1, 50);
+    emit(&m, "jal", 0, 0, 0, 4); /* its first round is the loop's, too */
+    uint64_t inner = m.at;
+    emit(&m, "sw", 0, S0, A2, 0);
+    emit(&m, "sw", 0, S0, A1, 0);
+    emit(&m, "addi", T1, T1, 0, -1);
+    emit(&m, "bne", 0, T1, ZERO, (int64_t)inner - (int64_t)m.at);
+    emit(&m, "fence.i", 0, 0, 0, 0);
+    emit(&m, "jalr", RA, S0, 0, 0);
+    emit(&m, "addi", A3, A1, 0, 0); /* the other instruction next time */
+    emit(&m, "addi", A1, A2, 0, 0);
+    emit(&m, "addi", A2, A3, 0, 0);
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, (int64_t)outer - (int64_t)m.at);
+    emit_stop(&m, A0);
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, 20 * 101);
+    machine_done(&m);
+}
+
+TEST(a_loop_stores_to_what_becomes_code)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        stores_to_code_program(kinds[i]);
+}
+
+/* Loads and stores in a loop, through a page table (MPRV) of which one entry is changed between its
+ * runs: what the loop remembers must go with the SFENCE.VMA, of the page or of all. */
+static void remapped_program(enum engine_kind kind, bool one_page)
+{
+    enum { ROOT = 0x80000, MIDDLE = 0x81000, LAST = 0x82000, PAGES = 0x90000, FLAGS = 0xcf };
+    struct machine m;
+
+    machine_init(&m, kind, 1);
+    store_le64(m.ram + ROOT + 2 * 8, BASE >> 2 | FLAGS); /* RAM, as it is */
+    store_le64(m.ram + ROOT, (BASE + MIDDLE) >> 2 | 1);
+    store_le64(m.ram + MIDDLE, (BASE + LAST) >> 2 | 1);
+    store_le64(m.ram + LAST + 8, (BASE + PAGES) >> 2 | FLAGS);
+    for (unsigned i = 0; i < 512; i++)
+        store_le64(m.ram + PAGES + 8 * i, i);
+    ASSERT_EQ(vcpu_set_reg(m.vcpus[0], 65 + 0x180, 8ULL << 60 | (BASE + ROOT) >> 12), 0); /* satp */
+    ASSERT_EQ(vcpu_set_reg(m.vcpus[0], 65 + 0x300, 1 << 17 | 1 << 11), 0); /* mstatus: MPRV, S */
+    ASSERT_EQ(vcpu_set_reg(m.vcpus[0], 65 + 0x3b0, UINT64_MAX), 0); /* PMP: all is S-mode's, too */
+    ASSERT_EQ(vcpu_set_reg(m.vcpus[0], 65 + 0x3a0, 0x1f), 0);
+    emit(&m, "auipc", S0, 0, 0, LAST);
+    emit_li(&m, A0, 0);
+    emit_li(&m, A2, 0x1000 >> 2); /* from one page to the other */
+    emit_li(&m, T0, 40);
+    uint64_t outer = m.at;
+    emit_li(&m, S1, 0x1000);
+    emit_li(&m, T1, 512);
+    uint64_t inner = m.at;
+    emit(&m, "ld", A1, S1, 0, 0);
+    emit(&m, "add", A0, A0, A1, 0);
+    emit(&m, "addi", A1, A1, 0, 1);
+    emit(&m, "sd", 0, S1, A1, 0);
+    emit(&m, "addi", S1, S1, 0, 8);
+    emit(&m, "addi", T1, T1, 0, -1);
+    emit(&m, "bne", 0, T1, ZERO, (int64_t)inner - (int64_t)m.at);
+    emit(&m, "ld", A1, S0, 0, 8);
+    emit(&m, "xor", A1, A1, A2, 0);
+    emit(&m, "sd", 0, S0, A1, 8);
+    emit_li(&m, S1, 0x1000);
+    emit(&m, "sfence.vma", 0, one_page ? S1 : ZERO, 0, 0);
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, (int64_t)outer - (int64_t)m.at);
+    emit(&m, "lui", T1, 0, 0, 1 << 17);
+    emit(&m, "csrrc", 0, T1, 0, 0x300);
+    emit_stop(&m, A0);
+    run_until_stopped(&m);
+    /* 20 rounds each, of a page that begins with 0 to 511 and of one that begins with zeros */
+    EXPECT_EQ(m.stored, 20 * (511 * 512 / 2) + 2 * 512 * (19 * 20 / 2));
+    machine_done(&m);
+}
+
+TEST(a_loop_sees_what_is_mapped_elsewhere)
+{
+    for (unsigned i = 0; i < 2 * ARRAY_SIZE(kinds); i++)
+        remapped_program(kinds[i / 2], i & 1);
+}
+
 static void memory_program(enum engine_kind kind)
 {
     struct machine m;

@@ -145,7 +145,8 @@ static void place(struct engine *e, const struct region *r, unsigned k, uint32_t
 }
 
 /* So that control goes forward but where it circles, and on to the next block where it can: a depth
- * first search's order. A block that is reached from the one before it alone is part of that one. */
+ * first search's order. A block that is reached from the one before it alone is part of that one.
+ */
 static void arrange(struct engine *e, struct region *r) REQUIRES(e->cache.lock)
 {
     struct region from = *r;

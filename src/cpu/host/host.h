@@ -37,6 +37,12 @@ struct host_env {
      * is the address of its page's last byte. */
     uint32_t tlb, tlb_stride, tlb_mask;
     uint32_t tlb_tag_read, tlb_tag_write, tlb_addend; /* in the entry */
+    /* Memos: what an access in a loop found in the TLB last, a tag and an addend. Number i of mode
+     * m is at memo + m * memo_stride + 16 * i; the first memo_count (a power of two) are of reads,
+     * as many then of writes. One that is written sets bit i / (memo_count / 16) of the 32-bit word
+     * at memo_used + 4 * m. memo_count 0: there are none. */
+    uint32_t memo, memo_stride, memo_count, memo_used;
+    bool memo_all; /* not only where the page is likely to be the same again: for tests */
     /* The jump cache entry of pc is number (pc >> 1) & (2^jump_bits - 1) of 32-byte entries, which
      * begin at jumps + jump_stride * (the mode's bits 2 and 3); it is taken if key == pc and the
      * 32-bit jump_mode == the unit's mode | jump_valid. */

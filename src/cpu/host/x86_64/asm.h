@@ -3,6 +3,7 @@
  *   compile.c  order: liveness, entry, one op after the other, stubs
  *   regs.c     where values and guest state live
  *   group.c    accesses that share a TLB probe
+ *   memo.c     accesses that try the page of last time first
  *   asm_*.c    code selection by group of operations
  *   stub.c     the cold ends
  *   common.c   routines at the start of the buffer: enter, leave, slow paths
@@ -132,6 +133,9 @@ struct stub {
     uint32_t arg;  /* exit index, count of instructions... */
     int8_t addend; /* register of the group's addend, -1 = no group */
     bool leads;
+    int16_t memo;    /* of the access, or of its group; -1: it has none */
+    int32_t lo, hi;  /* then: what is probed for, from the base */
+    uint8_t *access; /* and where the access goes on with the addend that the TLB has */
     int64_t imm;
     uint8_t *from[2]; /* rel32s that lead here */
     uint8_t *resume;
@@ -200,6 +204,7 @@ struct asm_state {
     struct group groups[ASM_GROUPS];
     unsigned group_count;
     uint8_t group_of[ASM_MAX_INSNS + 1]; /* op → group + 1, 0 = none */
+    bool has_memo[ASM_MAX_INSNS + 1];    /* the access looks at a memo before the TLB */
     uint16_t regs[X86_REGS];             /* the value in each, ASM_NONE */
     uint32_t pinned;                     /* registers that the current op uses */
     uint64_t spills;                     /* bitmap of slots in use */
@@ -217,6 +222,7 @@ struct host {
     struct codebuf *code;
     unsigned features;
     FILE *dump;
+    unsigned memos[2];             /* given out so far, of reads and of writes */
     uint8_t *common[COMMON_COUNT]; /* addresses in the writable alias: displacements are the */
     uint8_t *constants;            /* same in both */
     size_t common_size;
@@ -302,8 +308,27 @@ bool regs_loop_close(struct asm_state *a);
 void regs_loop_moves(struct asm_state *a);
 void regs_dump(const struct asm_state *a, FILE *out);
 
+/** The slot of 8 bytes of state at @offset; -1: it is not cached. */
+int regs_slot(struct asm_state *a, int32_t offset, unsigned size);
+
 /* group.c */
+/** What an address is relative to: a temp that is no sum with a constant. */
+struct address {
+    uint16_t root;
+    int64_t at;
+};
+struct address address_of(const struct ir_func *f, uint16_t base, int64_t disp);
 void groups_find(struct asm_state *a);
+
+/* memo.c */
+/** Find the accesses that shall have memos: in has_memo. */
+void memos_find(struct asm_state *a);
+/** A memo for the access. */
+int memo_new(struct asm_state *a, const struct ir_insn *i);
+/** Is [base + lo, base + hi) in the memo's page? @addend = its addend; else go to @s. */
+void memo_probe(struct asm_state *a, struct stub *s, unsigned base, unsigned addend);
+/** The beginning of @s: look in the TLB; if the page is there, go back with its addend. */
+void memo_miss(struct asm_state *a, const struct stub *s);
 
 /* stub.c */
 /** A new stub for the current op, without snapshot; never NULL (on overflow a->error is set). */

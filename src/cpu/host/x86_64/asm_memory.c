@@ -11,8 +11,9 @@
  *     mov   reg, [rax + base + disp]
  *
  * The stub writes dirty state home and calls the slow path, which raises the guest's fault or gives
- * the value. Accesses off one base share a probe (group.c). Atomics want alignment, so they test
- * the last byte's address with its low bits: ones if the access is aligned. */
+ * the value. Accesses off one base share a probe (group.c); in loops some have a shorter one
+ * (memo.c). Atomics want alignment, so they test the last byte's address with its low bits: ones if
+ * the access is aligned. */
 #include "cpu/host/x86_64/asm.h"
 
 #include "base/bits.h"
@@ -93,7 +94,15 @@ static unsigned translate(struct asm_state *a, struct stub *s)
         hi = lo + (g->hi - g->leader_at);
         lo += g->lo - g->leader_at;
     }
-    s->from[0] = asm_probe(a, i, base, lo, hi, 1, addend);
+    if (a->has_memo[a->cur]) {
+        s->memo = (int16_t)memo_new(a, i);
+        s->lo = lo;
+        s->hi = hi;
+        memo_probe(a, s, base, addend);
+        s->access = a->e.p;
+    } else {
+        s->from[0] = asm_probe(a, i, base, lo, hi, 1, addend);
+    }
     return addend;
 }
 

@@ -113,6 +113,7 @@ static void compile(struct asm_state *a)
         return;
     regs_liveness(a);
     groups_find(a);
+    memos_find(a);
     asm_entry(a);
     if (a->label_count)
         regs_enter_region(a);

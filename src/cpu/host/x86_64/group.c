@@ -15,14 +15,9 @@
 #define MAX_FAR   (1 << 20)
 #define MAX_OPEN  12
 
-struct address {
-    uint16_t root;
-    int64_t at;
-};
-
-static struct address resolve(const struct ir_func *f, const struct ir_insn *i)
+struct address address_of(const struct ir_func *f, uint16_t base, int64_t disp)
 {
-    struct address r = {i->arg[0], i->disp};
+    struct address r = {base, disp};
 
     for (unsigned depth = 0; depth < 16; depth++) {
         const struct ir_insn *d = &f->insns[r.root];
@@ -48,7 +43,7 @@ static bool joins(const struct group *g, const struct ir_insn *i, struct address
 static void access(struct asm_state *a, unsigned n, uint8_t *open, unsigned *open_count)
 {
     const struct ir_insn *i = &a->f->insns[n];
-    struct address r = resolve(a->f, i);
+    struct address r = address_of(a->f, i->arg[0], i->disp);
     struct group *g;
 
     if (r.at < -MAX_FAR || r.at > MAX_FAR)

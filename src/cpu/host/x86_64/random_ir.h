@@ -8,6 +8,7 @@
 
 #define M_TLB_BITS  4
 #define M_JUMP_BITS 4
+#define M_MEMOS     16
 #define M_INTS      14
 #define M_FLOATS    10
 #define M_CODE_PAGE 0x7f0000ULL
@@ -26,6 +27,8 @@ struct m_jump {
 struct m_context {
     uint32_t tlb_mask[2];
     struct m_tlb_entry tlb[2][1 << M_TLB_BITS];
+    uint32_t memo_used[2];
+    uint64_t memos[2][2][M_MEMOS][2];
     struct m_jump jumps[1 << M_JUMP_BITS];
 };
 

@@ -23,8 +23,8 @@ static uint32_t pool_for(const struct asm_state *a, uint16_t v)
     return v < a->f->count ? pool_of(a->f->insns[v].type) : GPR_POOL;
 }
 
-/** The slot of the state at @offset, made on first use; -1: not cached (or too many). */
-static int slot_at(struct asm_state *a, int32_t offset, unsigned size)
+/* Made on first use; -1 also if there are too many. */
+int regs_slot(struct asm_state *a, int32_t offset, unsigned size)
 {
     unsigned n;
 
@@ -97,13 +97,13 @@ static void loop_liveness(struct asm_state *a, unsigned at)
     a->loop_end = find_loop_end(f);
     for (unsigned n = at; n < f->count; n++)
         if (f->insns[n].op == IR_SET) {
-            int s = slot_at(a, f->insns[n].disp, f->insns[n].size);
+            int s = regs_slot(a, f->insns[n].disp, f->insns[n].size);
 
             if (s >= 0)
                 a->slots[s].modified = true;
         }
     for (unsigned n = 0; n < at; n++) {
-        struct slot *s = &a->slots[slot_at(a, f->insns[n].disp, 8)];
+        struct slot *s = &a->slots[regs_slot(a, f->insns[n].disp, 8)];
 
         if (s->modified) {
             s->set = (uint16_t)n;
@@ -122,7 +122,7 @@ static void bind_region(struct asm_state *a)
 
     for (unsigned n = 1; n < f->count && f->insns[n].aux == IR_BOUND && f->insns[n].op == IR_GET;
          n++) {
-        int s = slot_at(a, f->insns[n].disp, 8);
+        int s = regs_slot(a, f->insns[n].disp, 8);
         int *next = ir_is_float(f->insns[n].type) ? &xmm : &gpr;
 
         if (s < 0)
@@ -133,7 +133,7 @@ static void bind_region(struct asm_state *a)
     }
     for (unsigned n = 0; n < f->count; n++)
         if (f->insns[n].op == IR_SET) {
-            int s = slot_at(a, f->insns[n].disp, f->insns[n].size);
+            int s = regs_slot(a, f->insns[n].disp, f->insns[n].size);
 
             if (s >= 0)
                 a->slots[s].modified = true;
@@ -183,7 +183,7 @@ void regs_liveness(struct asm_state *a)
         if (i->op == IR_LABEL)
             end_stretch(a, last_look);
         if (i->op == IR_GET || i->op == IR_SET)
-            s = slot_at(a, i->disp, i->size);
+            s = regs_slot(a, i->disp, i->size);
         if (s < 0)
             continue;
         if (i->op == IR_GET && i->aux == IR_BOUND) {
@@ -542,7 +542,7 @@ static void get_direct(struct asm_state *a, const struct ir_insn *i)
 void regs_get(struct asm_state *a)
 {
     const struct ir_insn *i = asm_insn(a);
-    int n = slot_at(a, i->disp, i->size);
+    int n = regs_slot(a, i->disp, i->size);
     struct slot *s;
     struct rm m;
 
@@ -594,7 +594,7 @@ void regs_set(struct asm_state *a)
 {
     const struct ir_insn *i = asm_insn(a);
     uint16_t v = i->arg[0];
-    int n = slot_at(a, i->disp, i->size);
+    int n = regs_slot(a, i->disp, i->size);
 
     if (n < 0) {
         set_direct(a, i);
@@ -668,7 +668,7 @@ void regs_label(struct asm_state *a)
         a->slots[n].dirty = false;
     }
     for (unsigned n = a->cur + 1; n < f->count && f->insns[n].op == IR_GET; n++) {
-        int s = f->insns[n].aux == IR_BOUND ? slot_at(a, f->insns[n].disp, 8) : -1;
+        int s = f->insns[n].aux == IR_BOUND ? regs_slot(a, f->insns[n].disp, 8) : -1;
 
         if (s < 0 || a->slots[s].loop_reg < 0)
             continue;

@@ -16,7 +16,7 @@ struct stub *stub_new(struct asm_state *a, enum stub_kind kind)
         a->stub_count--; /* its contents don't matter any more */
     }
     s = &a->stubs[a->stub_count++];
-    *s = (struct stub){.kind = (uint8_t)kind, .insn = (uint16_t)a->cur, .addend = -1};
+    *s = (struct stub){.kind = (uint8_t)kind, .insn = (uint16_t)a->cur, .addend = -1, .memo = -1};
     return s;
 }
 
@@ -388,6 +388,11 @@ void stubs_emit(struct asm_state *a)
         for (unsigned k = 0; k < 2; k++)
             if (s.from[k])
                 emit_fix(s.from[k], a->e.p);
+        if (s.memo >= 0) {
+            if (!asm_has_room(a))
+                return;
+            memo_miss(a, &s);
+        }
         for (unsigned k = 0; k < s.snap_count; k++) {
             if (!asm_has_room(a))
                 return;
