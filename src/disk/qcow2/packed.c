@@ -4,19 +4,16 @@
  * their number. The last clusters unpacked are kept, since guests read less than a cluster at once.
  *
  * Threads: any; the kept ones have a lock of their own, below `lock`. write_packed(): one thread.
- * Spec: qcow2.txt, "Cluster mapping". zlib streams are made with a 4 KiB window: QEMU reads no
- * other. */
+ * Spec: qcow2.txt, "Cluster mapping". */
 #include "base/fd.h"
 #include "base/iov.h"
+#include "disk/packing.h"
 #include "disk/qcow2/qcow2.h"
 
 #include <errno.h>
 #include <string.h>
-#include <zlib.h>
-#include <zstd.h>
 
-#define KEPT        8
-#define WINDOW_BITS 12
+#define KEPT 8
 
 struct qcow2_unpacked {
     struct mutex lock;
@@ -24,8 +21,9 @@ struct qcow2_unpacked {
         uint64_t entry; /* its descriptor; 0 = none */
         uint64_t stamp;
         uint8_t *bytes;
-    } kept[KEPT];   /* [lock] */
-    uint64_t stamp; /* [lock] */
+    } kept[KEPT];          /* [lock] */
+    uint64_t stamp;        /* [lock] */
+    struct packer *packer; /* [init] */
 };
 
 static struct qcow2_unpacked *unpacked_of(struct qcow2 *q)
@@ -39,7 +37,8 @@ int qcow2_unpacked_new(struct qcow2 *q)
     if (!q->unpacked)
         return -ENOMEM;
     mutex_init(&q->unpacked->lock);
-    return 0;
+    q->unpacked->packer = packer_new();
+    return q->unpacked->packer ? 0 : -ENOMEM;
 }
 
 void qcow2_unpacked_drop(struct qcow2 *q)
@@ -60,6 +59,7 @@ void qcow2_unpacked_free(struct qcow2 *q)
     if (!q->unpacked)
         return;
     qcow2_unpacked_drop(q);
+    packer_free(q->unpacked->packer);
     mutex_done(&q->unpacked->lock);
     free(q->unpacked);
     q->unpacked = NULL;
@@ -107,43 +107,13 @@ static void keep(struct qcow2_unpacked *u, uint64_t entry, uint8_t *bytes)
     mutex_unlock(&u->lock);
 }
 
-/** Until @to is full: what follows in the last sector is not ours. */
-static int unpack_zlib(const uint8_t *from, size_t size, uint8_t *to, size_t to_size)
+static int unpack(struct qcow2 *q, const uint8_t *from, size_t size, uint8_t *to)
 {
-    z_stream z = {
-        .next_in = (Bytef *)from,
-        .avail_in = (uInt)size,
-        .next_out = to,
-        .avail_out = (uInt)to_size,
-    };
+    enum pack_kind kind = q->h.compression == QCOW2_ZSTD ? PACK_ZSTD : PACK_DEFLATE;
+    size_t got = 0;
+    int rc = packer_unpack(q->unpacked->packer, kind, from, size, to, q->cluster_bytes, &got);
 
-    if (inflateInit2(&z, -MAX_WBITS) != Z_OK)
-        return -ENOMEM;
-    int rc = inflate(&z, Z_FINISH);
-    bool full = !z.avail_out && (rc == Z_STREAM_END || rc == Z_BUF_ERROR || rc == Z_OK);
-    (void)inflateEnd(&z); /* frees; says only whether the stream was at its end */
-    return full ? 0 : -EIO;
-}
-
-static int unpack_zstd(const uint8_t *from, size_t size, uint8_t *to, size_t to_size)
-{
-    ZSTD_inBuffer in = {.src = from, .size = size};
-    ZSTD_outBuffer out = {.dst = to, .size = to_size};
-    ZSTD_DCtx *ctx = ZSTD_createDCtx();
-    size_t rc = ctx ? 1 : 0;
-
-    if (!ctx)
-        return -ENOMEM;
-    while (out.pos < out.size) {
-        size_t in_before = in.pos;
-        size_t out_before = out.pos;
-
-        rc = ZSTD_decompressStream(ctx, &out, &in);
-        if (ZSTD_isError(rc) || (in.pos == in_before && out.pos == out_before))
-            break;
-    }
-    ZSTD_freeDCtx(ctx);
-    return out.pos == out.size ? 0 : -EIO;
+    return rc ? rc : got == q->cluster_bytes ? 0 : -EIO;
 }
 
 int qcow2_read_packed(struct qcow2 *q, uint64_t entry, uint64_t skip, const struct iovec *iov,
@@ -155,46 +125,19 @@ int qcow2_read_packed(struct qcow2 *q, uint64_t entry, uint64_t skip, const stru
     if (read_kept(q->unpacked, entry, skip, iov, iovcnt))
         return 0;
     qcow2_packed_place(q, entry, &offset, &size);
+    bool is_whole = iovcnt == 1 && iov->iov_len == q->cluster_bytes;
     cleanup(freep) uint8_t *packed = malloc((size_t)size);
-    cleanup(freep) uint8_t *bytes = malloc(q->cluster_bytes);
-    if (!packed || !bytes)
+    cleanup(freep) uint8_t *bytes = is_whole ? NULL : malloc(q->cluster_bytes);
+    if (!packed || (!is_whole && !bytes))
         return -ENOMEM;
     int rc = file_pread(q->file, packed, (size_t)size, offset);
-    if (!rc && q->h.compression == QCOW2_ZSTD)
-        rc = unpack_zstd(packed, (size_t)size, bytes, q->cluster_bytes);
-    else if (!rc)
-        rc = unpack_zlib(packed, (size_t)size, bytes, q->cluster_bytes);
-    if (rc)
+    if (!rc)
+        rc = unpack(q, packed, (size_t)size, is_whole ? iov->iov_base : bytes);
+    if (rc || is_whole) /* whoever reads whole clusters does not come back for more of one */
         return rc;
     copy_out(iov, iovcnt, bytes + skip);
     keep(q->unpacked, entry, ptr_take(&bytes));
     return 0;
-}
-
-static int pack_zlib(const void *from, size_t size, void *to, size_t to_size, size_t *ret)
-{
-    z_stream z = {
-        .next_in = (Bytef *)from,
-        .avail_in = (uInt)size,
-        .next_out = to,
-        .avail_out = (uInt)to_size,
-    };
-
-    if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -WINDOW_BITS, 9, Z_DEFAULT_STRATEGY) !=
-        Z_OK)
-        return -ENOMEM;
-    int rc = deflate(&z, Z_FINISH) == Z_STREAM_END ? 0 : -E2BIG;
-    *ret = to_size - z.avail_out;
-    (void)deflateEnd(&z); /* frees; says only whether the stream was at its end */
-    return rc;
-}
-
-static int pack_zstd(const void *from, size_t size, void *to, size_t to_size, size_t *ret)
-{
-    size_t n = ZSTD_compress(to, to_size, from, size, ZSTD_CLEVEL_DEFAULT);
-
-    *ret = ZSTD_isError(n) ? 0 : n;
-    return ZSTD_isError(n) ? -E2BIG : 0;
 }
 
 int qcow2_pack(struct disk *d, const void *data, void *dst, size_t dst_size, size_t *ret_size)
@@ -204,8 +147,9 @@ int qcow2_pack(struct disk *d, const void *data, void *dst, size_t dst_size, siz
 
     if (q->has_data_file || q->luks)
         return -E2BIG; /* cannot be packed at all */
-    return q->h.compression == QCOW2_ZSTD ? pack_zstd(data, q->cluster_bytes, dst, room, ret_size)
-                                          : pack_zlib(data, q->cluster_bytes, dst, room, ret_size);
+    return packer_pack(q->unpacked->packer,
+                       q->h.compression == QCOW2_ZSTD ? PACK_ZSTD : PACK_DEFLATE, data,
+                       q->cluster_bytes, dst, room, ret_size);
 }
 
 /** The begun cluster has no room for @size bytes: another one, in a row with it if possible. */

@@ -11,6 +11,7 @@
  * Threads: any; the workers of walk.c. */
 #include "base/bits.h"
 #include "disk/format.h"
+#include "disk/packing.h"
 #include "disk/tool/walk.h"
 
 #include <errno.h>
@@ -19,11 +20,12 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#define UNIT      4096u
-#define CHUNK_MIN (2u << 20) /* a request to storage that is worth its cost */
-#define CHUNK_MAX (2u << 20)
-#define UNITS_MAX (CHUNK_MAX / UNIT)
-#define SECTOR    512u /* the unit where layers are told apart: what they hold is in sectors */
+#define UNIT         4096u
+#define CHUNK_MIN    (2u << 20) /* a request to storage that is worth its cost */
+#define CHUNK_MAX    (2u << 20)
+#define CHUNK_PACKED (512u << 10) /* compressing takes long: the threads are to end together */
+#define UNITS_MAX    (CHUNK_MAX / UNIT)
+#define SECTOR       512u /* the unit where layers are told apart: what they hold is in sectors */
 
 #define CLONE_MAX (16u << 20)
 #define BLOCK     4096u /* of host file systems that share blocks */
@@ -38,6 +40,7 @@ struct copier {
     uint32_t unit;
     uint32_t chunk;
     uint32_t cluster;        /* of the target; a unit if it does not matter */
+    size_t buffers_bytes;    /* the bytes of a chunk: as read, of the base, compressed */
     struct disk_extent last; /* [walk's lock] of the source, as found for the piece before */
     uint64_t last_offset;    /* [walk's lock] */
     bool write_failed;       /* [atomic] the failure was the target's */
@@ -51,6 +54,7 @@ struct chunk {
     uint32_t unit;
     unsigned units;
     uint8_t *data, *base, *packed;
+    size_t packed_sizes[UNITS_MAX]; /* by cluster; 0 = written as it is */
     uint8_t state[UNITS_MAX];
     bool known_zero[UNITS_MAX];
     bool was_packed[UNITS_MAX];
@@ -360,55 +364,57 @@ static bool is_to_be_packed(const struct copier *s, const struct chunk *k, unsig
     return s->c->packing == DISK_PACK_ALL || was;
 }
 
-/** Compress the clusters that hold data, in parallel with other chunks; write them when it is this
- * chunk's turn. */
-static int write_packed(struct walk *w, const struct piece *p, struct copier *s, struct chunk *k)
+/** Room for cluster @n, compressed. */
+static uint8_t *packed_at(const struct copier *s, const struct chunk *k, unsigned n)
+{
+    return k->packed + (size_t)n * (s->cluster + PACK_SLACK);
+}
+
+/** Compress the clusters that hold data. */
+static int pack_chunk(struct copier *s, struct chunk *k)
 {
     struct disk *target = s->c->target;
-    size_t sizes[CHUNK_MAX / UNIT];
     unsigned step = s->cluster / s->unit;
     unsigned n = 0;
-    int rc = 0;
 
     memset(k->data + k->size, 0, s->chunk - k->size); /* the disk's last cluster may be short */
     for (unsigned i = 0; i < k->units; i += step, n++) {
         size_t at = (size_t)n * s->cluster;
 
-        sizes[n] = 0;
+        k->packed_sizes[n] = 0;
         if (!fill_cluster(s, k, i, true) || !is_to_be_packed(s, k, i))
             continue;
-        rc = target->ops->pack(target, k->data + at, k->packed + at, s->cluster, &sizes[n]);
+        int rc = target->ops->pack(target, k->data + at, packed_at(s, k, n),
+                                   s->cluster + PACK_SLACK, &k->packed_sizes[n]);
         if (rc == -E2BIG)
-            sizes[n] = 0;
+            k->packed_sizes[n] = 0;
         else if (rc)
             return write_result(s, rc);
     }
-    rc = walk_wait_turn(w, p);
-    if (rc)
-        return rc;
-    n = 0;
-    for (unsigned i = 0; !rc && i < k->units; i += step, n++) {
-        size_t at = (size_t)n * s->cluster;
+    return 0;
+}
 
-        rc = sizes[n] ? write_result(s, target->ops->write_packed(target, k->offset + at,
-                                                                  k->packed + at, sizes[n]))
-                      : write_units(s, k, i, MIN(i + step, k->units));
+static int write_packed(struct copier *s, struct chunk *k)
+{
+    struct disk *target = s->c->target;
+    unsigned step = s->cluster / s->unit;
+    unsigned n = 0;
+    int rc = 0;
+
+    for (unsigned i = 0; !rc && i < k->units; i += step, n++) {
+        uint64_t offset = k->offset + (uint64_t)n * s->cluster;
+        size_t size = k->packed_sizes[n];
+
+        rc = size ? write_result(
+                        s, target->ops->write_packed(target, offset, packed_at(s, k, n), size))
+                  : write_units(s, k, i, MIN(i + step, k->units));
     }
-    if (!rc)
-        walk_end_turn(w);
     return rc;
 }
 
-static int write_zero_piece(struct walk *w, const struct piece *p, struct copier *s)
+static int write_zero_piece(struct copier *s, const struct piece *p)
 {
-    bool ordered = s->c->packing != DISK_PACK_NONE;
-    int rc = ordered ? walk_wait_turn(w, p) : 0;
-
-    if (!rc)
-        rc = write_result(s, disk_write_zeroes(s->c->target, p->offset, p->size, true));
-    if (!rc && ordered)
-        walk_end_turn(w);
-    return rc;
+    return write_result(s, disk_write_zeroes(s->c->target, p->offset, p->size, true));
 }
 
 /** Let the host share the blocks of the piece. */
@@ -436,46 +442,61 @@ static bool clone_piece(struct copier *s, const struct piece *p)
     return good;
 }
 
-static int work_on_chunk(struct walk *w, const struct piece *p, struct copier *s, uint8_t *buf)
+/** The chunk whose bytes are at @buf, with what belongs to it behind them. */
+static struct chunk *chunk_in(const struct copier *s, uint8_t *buf)
 {
-    struct chunk k; /* large, but not zeroed as a whole */
+    return (struct chunk *)(void *)(buf + s->buffers_bytes);
+}
 
-    k.offset = p->offset;
-    k.size = (size_t)p->size;
-    k.data = buf;
-    k.base = buf + s->chunk;
-    k.packed = buf + (s->c->base ? 2 : 1) * (size_t)s->chunk;
-    int rc = read_chunk(s, p, &k);
+/** Read it, find out what is to be written, and compress that or write it. */
+static int work_on_chunk(struct copier *s, const struct piece *p, uint8_t *buf)
+{
+    struct chunk *k = chunk_in(s, buf); /* large, and not zeroed as a whole */
+
+    k->offset = p->offset;
+    k->size = (size_t)p->size;
+    k->data = buf;
+    k->base = buf + s->chunk;
+    k->packed = buf + (s->c->base ? 2 : 1) * (size_t)s->chunk;
+    int rc = read_chunk(s, p, k);
     if (!rc)
-        rc = sort_units(s, &k);
+        rc = sort_units(s, k);
     if (rc)
         return rc;
-    join_short_runs(s, &k);
+    join_short_runs(s, k);
     if (s->c->packing != DISK_PACK_NONE)
-        return write_packed(w, p, s, &k);
+        return pack_chunk(s, k);
     if (s->c->base)
-        fill_clusters(s, &k);
-    return write_units(s, &k, 0, k.units);
+        fill_clusters(s, k);
+    return write_units(s, k, 0, k->units);
 }
 
 static int work(struct walk *w, const struct piece *p, uint8_t *buf)
 {
     struct copier *s = w->arg;
-    struct piece part = {.number = p->number, .kind = KIND_DATA};
+    struct piece part = {.kind = KIND_DATA};
     int rc = 0;
 
     if (p->kind == KIND_ZERO)
-        return write_zero_piece(w, p, s);
+        return w->finish ? 0 : write_zero_piece(s, p);
     if (p->kind != KIND_CLONE)
-        return work_on_chunk(w, p, s, buf);
+        return work_on_chunk(s, p, buf);
     if (clone_piece(s, p))
         return 0;
     for (uint64_t at = 0; !rc && at < p->size; at += part.size) {
         part.offset = p->offset + at;
         part.size = MIN(p->size - at, (uint64_t)s->chunk);
-        rc = work_on_chunk(w, &part, s, buf);
+        rc = work_on_chunk(s, &part, buf);
     }
     return rc;
+}
+
+/** What is compressed is written in order. */
+static int finish(struct walk *w, const struct piece *p, uint8_t *buf)
+{
+    struct copier *s = w->arg;
+
+    return p->kind == KIND_ZERO ? write_zero_piece(s, p) : write_packed(s, chunk_in(s, buf));
 }
 
 /** Sizes of chunks and clusters, and what cannot be done. */
@@ -498,7 +519,10 @@ static int plan(struct copier *s, struct error *err)
                  (packs || c->base || c->from_depth);
     s->unit = c->depth ? SECTOR : UNIT;
     s->cluster = whole && !c->depth ? cluster : s->unit;
-    s->chunk = c->depth ? SECTOR * UNITS_MAX : MAX(s->cluster, CHUNK_MIN);
+    s->chunk = c->depth ? SECTOR * UNITS_MAX : MAX(s->cluster, packs ? CHUNK_PACKED : CHUNK_MIN);
+    s->buffers_bytes = (size_t)s->chunk * (c->base ? 2u : 1u);
+    if (packs)
+        s->buffers_bytes += (size_t)(s->chunk / s->cluster) * (s->cluster + PACK_SLACK);
     s->size_bytes = c->source->size_bytes;
     s->may_clone = !c->base && !c->depth && !c->from_depth && !packs && c->sparse_bytes;
     return 0;
@@ -514,11 +538,11 @@ int disk_copy(const struct disk_copy *copy, const struct disk_job *job, struct e
         return rc;
     struct walk w = {
         .size_bytes = s.size_bytes,
-        .buffer_bytes =
-            (size_t)s.chunk * (1u + (copy->base ? 1u : 0u) + (copy->packing != DISK_PACK_NONE)),
+        .buffer_bytes = s.buffers_bytes + sizeof(struct chunk),
         .arg = &s,
         .find = find,
         .work = work,
+        .finish = copy->packing != DISK_PACK_NONE ? finish : NULL,
     };
     rc = walk_run(&w, job, &failed);
     if (rc == -ECANCELED)

@@ -16,19 +16,20 @@
 #include "base/bits.h"
 #include "base/fd.h"
 #include "base/iov.h"
+#include "disk/packing.h"
 #include "disk/vmdk/vmdk.h"
 
 #include <string.h>
-#include <zlib.h>
 
 #define MARKER 12u /* bytes before a grain's: its sector of the disk, and its packed size */
 
 struct vmdk_stream {
-    bool writable;   /* [init] */
-    bool unfinished; /* [lock of the extent] */
-    uint64_t end;    /* bytes */
-    uint32_t table;  /* being filled */
-    uint64_t next;   /* no block before this one may come */
+    bool writable;         /* [init] */
+    bool unfinished;       /* [lock of the extent] */
+    uint64_t end;          /* bytes */
+    uint32_t table;        /* being filled */
+    uint64_t next;         /* no block before this one may come */
+    struct packer *packer; /* [init] */
     struct mutex cache_lock;
     uint8_t *cache;  /* [cache_lock] the block unpacked last */
     uint64_t cached; /* [cache_lock] its number; UINT64_MAX = none */
@@ -36,7 +37,7 @@ struct vmdk_stream {
 
 static uint64_t max_packed(const struct vmdk_sparse *s)
 {
-    return compressBound(s->b.block_bytes) + MARKER;
+    return s->b.block_bytes + PACK_SLACK;
 }
 
 static int compare_sectors(const void *a, const void *b)
@@ -77,6 +78,9 @@ int vmdk_stream_open(struct vmdk_sparse *s, bool write, struct error *err)
     mutex_init(&st->cache_lock);
     st->cached = UINT64_MAX;
     s->stream = st;
+    st->packer = packer_new();
+    if (!st->packer)
+        return error_set(err, ENOMEM, "out of memory");
     if (!write)
         return 0;
     rc = file_pread(s->file, first, sizeof(first), 0);
@@ -103,6 +107,7 @@ void vmdk_stream_close(struct vmdk_sparse *s)
     if (!s->stream)
         return;
     mutex_done(&s->stream->cache_lock);
+    packer_free(s->stream->packer);
     free(s->stream->cache);
     free(s->stream);
     s->stream = NULL;
@@ -125,7 +130,7 @@ static int unpack(struct vmdk_sparse *s, uint64_t index, uint8_t *to)
 {
     uint8_t marker[MARKER];
     uint64_t at = 0;
-    uLongf size = s->b.block_bytes;
+    size_t size = 0;
     int rc = find_grain(s, index, &at);
 
     if (!rc)
@@ -139,10 +144,10 @@ static int unpack(struct vmdk_sparse *s, uint64_t index, uint8_t *to)
     if (!buf)
         return -ENOMEM;
     rc = file_pread(s->file, buf, packed, at + MARKER);
+    if (!rc)
+        rc = packer_unpack(s->stream->packer, PACK_ZLIB, buf, packed, to, s->b.block_bytes, &size);
     if (rc)
         return rc;
-    if (uncompress(to, &size, buf, packed) != Z_OK)
-        return -EIO;
     memset(to + size, 0, s->b.block_bytes - size);
     return 0;
 }
@@ -168,6 +173,9 @@ int vmdk_stream_read(struct blocks *b, uint64_t index, uint64_t skip, const stru
     mutex_unlock(&st->cache_lock);
     if (hit)
         return 0;
+    if (iovcnt == 1 &&
+        iov->iov_len == b->block_bytes) /* who reads whole blocks will not ask again */
+        return unpack(s, index, iov->iov_base);
     cleanup(freep) uint8_t *buf = malloc(b->block_bytes);
     int rc = buf ? unpack(s, index, buf) : -ENOMEM;
     if (rc)
@@ -185,15 +193,8 @@ int vmdk_stream_read(struct blocks *b, uint64_t index, uint64_t skip, const stru
 int vmdk_stream_pack(struct vmdk_sparse *s, const void *data, void *dst, size_t dst_size,
                      size_t *ret_size)
 {
-    uLongf size = dst_size;
-    int rc = compress2(dst, &size, data, s->b.block_bytes, Z_DEFAULT_COMPRESSION);
-
-    if (rc == Z_BUF_ERROR)
-        return -E2BIG;
-    if (rc != Z_OK)
-        return -ENOMEM;
-    *ret_size = size;
-    return 0;
+    return packer_pack(s->stream->packer, PACK_ZLIB, data, s->b.block_bytes, dst, dst_size,
+                       ret_size);
 }
 
 static int put_marker(struct vmdk_sparse *s, uint64_t *at, uint64_t sectors, enum vmdk_marker type)
