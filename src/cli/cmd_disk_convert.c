@@ -1,10 +1,13 @@
 /* posada disk convert */
 #include "cli/disk.h"
 
+#include "base/clock.h"
 #include "base/fd.h"
 
 #include <errno.h>
 #include <string.h>
+
+#define SOURCES_MAX 64
 
 #define ROW_CACHE                                                                             \
     {                                                                                         \
@@ -69,6 +72,10 @@ static const struct opt_def convert_opts[] = {
     DISK_ROW_SHARE,
     DISK_ROW_PROGRESS,
     DISK_ROW_QUIET,
+    {.name = "json",
+     OPT_INTO_FLAG(struct disk_values, json),
+     .group = "Output",
+     .help = "Print what was made as JSON: `target`, as `disk info --json` says it, and `seconds`"},
     CMD_COMMON_ROWS(struct disk_values),
 };
 /* clang-format on */
@@ -139,22 +146,72 @@ static int convert_new(const struct disk_values *v, struct disk *source, const c
     return rc;
 }
 
+/** The disks of all operands but the last, as one. */
+struct sources {
+    struct disk *parts[SOURCES_MAX];
+    unsigned count;
+    struct disk *all; /* NULL while there is but one */
+};
+
+static void close_sources(struct sources *s)
+{
+    disk_close(s->all);
+    while (s->count)
+        disk_close(s->parts[--s->count]);
+}
+
+static int open_sources(const struct disk_values *v, const struct opt_args *args,
+                        struct sources *ret, struct error *err)
+{
+    int rc = 0;
+
+    for (size_t i = 0; !rc && i + 1 < args->n; i++) {
+        rc = disk_cli_open(v, args->v[i], v->format, DISK_READONLY,
+                           disk_cli_is_direct(v->source_cache), &ret->parts[ret->count], err);
+        ret->count += !rc;
+    }
+    if (!rc && ret->count > 1)
+        rc = disk_concat_new(ret->parts, ret->count, &ret->all, err);
+    return rc;
+}
+
+static int print_result(const struct disk_values *v, const char *path, double seconds,
+                        struct error *err)
+{
+    struct disk *d = NULL;
+    json_t *target = NULL;
+    int rc =
+        disk_cli_open(v, path, v->output_format, DISK_READONLY | DISK_NO_BACKING, false, &d, err);
+
+    if (!rc)
+        rc = disk_cli_info_json(d, &target, err);
+    if (!rc)
+        disk_cli_print_json(json_pack("{s:o, s:f}", "target", target, "seconds", seconds));
+    disk_close(d);
+    return rc;
+}
+
 static int convert(const struct disk_values *v, const struct opt_args *args,
                    const struct disk_format *format, const struct disk_cli_values *options,
                    struct error *err)
 {
-    struct disk *source = NULL;
+    const char *target = args->v[args->n - 1];
+    int64_t start_ns = host_now_ns();
+    struct sources s = {.count = 0};
     struct disk_cli_job job;
-    int rc = disk_cli_open(v, args->v[0], v->format, DISK_READONLY,
-                           disk_cli_is_direct(v->source_cache), &source, err);
+    int rc = open_sources(v, args, &s, err);
 
-    if (rc)
-        return rc;
-    disk_cli_job_init(&job, v, "converted");
-    rc = v->no_create ? convert_into(v, source, args->v[1], &job.job, err)
-                      : convert_new(v, source, args->v[1], format, options, &job.job, err);
-    disk_cli_job_done(&job);
-    disk_close(source);
+    if (!rc) {
+        struct disk *source = s.all ? s.all : s.parts[0];
+
+        disk_cli_job_init(&job, v, "converted");
+        rc = v->no_create ? convert_into(v, source, target, &job.job, err)
+                          : convert_new(v, source, target, format, options, &job.job, err);
+        disk_cli_job_done(&job);
+    }
+    close_sources(&s);
+    if (!rc && v->json)
+        rc = print_result(v, target, (double)(host_now_ns() - start_ns) / 1e9, err);
     return rc;
 }
 
@@ -164,19 +221,24 @@ static int run_convert(const struct cmd *cmd, void *values, struct opt_args *arg
     const struct disk_format *format = NULL;
     struct disk_cli_values options;
     struct error err = {0};
-    int rc = disk_cli_format(v->output_format, args->n > 1 ? args->v[1] : NULL, &format, &err);
+    const char *target = args->n > 1 ? args->v[args->n - 1] : NULL;
+    int rc = disk_cli_format(v->output_format, target, &format, &err);
 
     if (rc)
         return cmd_fail(cmd, CLI_USAGE, &err);
     if (disk_cli_print_options(v, format))
         return CLI_OK;
     if (args->n < 2)
-        return cmd_usage(cmd, "operands are missing: SOURCE TARGET");
+        return cmd_usage(cmd, "operands are missing: SOURCE... TARGET");
     if (v->no_create && (v->options.n || v->backing || v->force))
         return cmd_usage(cmd, "--no-create excludes what is for a new image: -o, -B, --force");
     rc = disk_cli_values_init(&options, &v->options, &err);
     if (rc)
         return cmd_fail(cmd, CLI_USAGE, &err);
+    if (args->n > 2 && (v->backing || options.backing)) {
+        disk_cli_values_done(&options);
+        return cmd_usage(cmd, "an overlay is made of one SOURCE");
+    }
     rc = convert(v, args, format, &options, &err);
     disk_cli_values_done(&options);
     return rc ? cmd_fail(cmd, CLI_ERROR, &err) : CLI_OK;
@@ -184,16 +246,17 @@ static int run_convert(const struct cmd *cmd, void *values, struct opt_args *arg
 
 const struct cmd cmd_disk_convert = {
     .path = "disk convert",
-    .operands = "SOURCE TARGET",
+    .operands = "SOURCE... TARGET",
     .summary = "copy a disk into another format",
     .description =
         "Copy what SOURCE shows, with all images below it, into a new image TARGET. Zeroes take no space where "
-        "the format allows that. TARGET gets its name when it is whole: a failure, or Ctrl-C, leaves nothing.\n\n"
+        "the format allows that. TARGET gets its name when it is whole: a failure, or Ctrl-C, leaves nothing. "
+        "Several sources become one disk, one behind the other.\n\n"
         "  posada disk convert disk.vmdk disk.qcow2\n"
         "  posada disk convert -c -o compression_type=zstd disk.raw disk.qcow2\n"
         "  posada disk convert -B base.qcow2 -F qcow2 full.raw overlay.qcow2",
     .opts = convert_opts,
     .values_size = sizeof(struct disk_values),
-    .max_operands = 2,
+    .max_operands = SOURCES_MAX + 1,
     .run = run_convert,
 };

@@ -109,6 +109,18 @@ static json_t *layer_json(const struct disk *d, const struct disk_info *info)
     return j;
 }
 
+int disk_cli_info_json(struct disk *d, json_t **ret, struct error *err)
+{
+    struct disk_info info;
+    int rc = disk_get_info(d, &info, err);
+
+    if (rc)
+        return rc;
+    *ret = layer_json(d, &info);
+    disk_info_done(&info);
+    return 0;
+}
+
 static void print_snapshots(const struct disk_snapshot *s)
 {
     char text[64];

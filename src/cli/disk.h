@@ -172,6 +172,9 @@ void disk_cli_job_done(struct disk_cli_job *j);
 /** Print and free. */
 void disk_cli_print_json(json_t *j);
 
+/** What `disk info --json` says of @d, its top layer; the caller's. */
+must_check int disk_cli_info_json(struct disk *d, json_t **ret, struct error *err);
+
 /** "1.5 GiB (1610612736 bytes)"; returns @buf. */
 const char *disk_cli_bytes(uint64_t bytes, char *buf, size_t size);
 

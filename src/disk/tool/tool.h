@@ -43,6 +43,11 @@ struct disk_copy {
 must_check int disk_copy(const struct disk_copy *copy, const struct disk_job *job,
                          struct error *err);
 
+/** The @count disks (1 or more) one behind the other, as a read-only disk; they are borrowed until
+ * disk_close(). Messages name the first. -EFBIG, -ENOMEM. */
+must_check int disk_concat_new(struct disk *const *parts, unsigned count, struct disk **ret,
+                               struct error *err);
+
 /** How a new image is written. */
 enum disk_cache {
     DISK_CACHE_AUTO,      /* past the host's page cache where that is faster */
