@@ -83,21 +83,33 @@ static int add_disk(struct machine *m, const struct vm_disk_config *d, struct er
     return 0;
 }
 
+/** The disks of its tree. Their layers may lie on another instance's, or on a base: the store made the
+ * references. */
+static int add_own_disks(struct machine *m, const struct instance *in, struct error *err)
+{
+    struct tree *t;
+    int r = instance_tree(in, &t, err);
+
+    if (r)
+        return r;
+    for (size_t i = 0; !r && i < t->current.disk_count; i++) {
+        struct vm_disk_config d = {.format = "qcow2", .refs = DISK_REFS_ANY};
+        char path[TREE_PATH_BYTES];
+
+        tree_layer_path(path, t->current.disks[i].layer);
+        d.path = own(m, instance_path(in, err, "%s", path), err);
+        r = d.path ? add_disk(m, &d, err) : -ENOMEM;
+    }
+    tree_free(t);
+    return r;
+}
+
 static int add_disks(struct machine *m, const struct instance_config *c, const struct instance *in,
                      struct error *err)
 {
-    struct vm_disk_config d = {.format = "qcow2", .refs = DISK_REFS_ANY};
-    struct error why = {0};
-    int r = 0;
+    struct vm_disk_config d;
+    int r = in ? add_own_disks(m, in, err) : 0;
 
-    if (in) {
-        /* its layers may lie on another instance's, or on a base: the store made the references */
-        char *top = instance_top(in, "root", &why);
-        if (why.code)
-            return error_set(err, why.code, "%s", error_text(&why));
-        d.path = top;
-        r = top ? (own(m, top, err) ? add_disk(m, &d, err) : -ENOMEM) : 0;
-    }
     for (size_t i = 0; !r && i < c->disks.n; i++) {
         char *words = own(m, strdup(c->disks.v[i]), err);
         r = words ? vm_parse_disk(words, &d, err) : -ENOMEM;

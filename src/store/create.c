@@ -189,29 +189,48 @@ static char *beside(const struct instance *in, const char *suffix, struct error 
                   : paths_format(err, "%.*s", (int)n, in->dir);
 }
 
-int instance_create(struct instance *in, struct instance_config *config,
-                    const struct instance_sources *from, struct error *err)
+int instance_stage(struct instance *in, char **ret, struct error *err)
 {
     assert(in->lock_fd >= 0 && !in->exists);
     cleanup(freep) char *fresh = beside(in, "new", err);
+    int r = fresh ? paths_make(fresh, err) : -ENOMEM;
+
+    if (!r)
+        *ret = ptr_take(&fresh);
+    return r;
+}
+
+int instance_commit(struct instance *in, struct error *err)
+{
+    cleanup(freep) char *fresh = beside(in, "new", err);
     cleanup(freep) char *all = beside(in, NULL, err);
+
+    if (!fresh || !all)
+        return -ENOMEM;
+    if (renameat2(AT_FDCWD, fresh, AT_FDCWD, in->dir, RENAME_NOREPLACE) &&
+        rename(fresh, in->dir)) /* a folder that is not empty is not replaced either */
+        return error_set(err, errno, "cannot create '%s': %s", in->dir, strerror(errno));
+    in->exists = true;
+    return paths_sync_dir(all, err);
+}
+
+int instance_create(struct instance *in, struct instance_config *config,
+                    const struct instance_sources *from, struct error *err)
+{
+    cleanup(freep) char *fresh = NULL;
     cleanup(freep) char *base = NULL;
     int bases = store_lock_bases(err);
-    int r = bases < 0 ? bases : fresh && all ? paths_make(fresh, err) : -ENOMEM;
+    int r = bases < 0 ? bases : instance_stage(in, &fresh, err);
 
     if (!r && from->disk)
         r = store_add_base(from->disk, &base, err);
     if (!r)
         r = fill(fresh, config, from, base, err);
-    if (!r && renameat2(AT_FDCWD, fresh, AT_FDCWD, in->dir, RENAME_NOREPLACE) &&
-        rename(fresh, in->dir)) /* a folder that is not empty is not replaced either */
-        r = error_set(err, errno, "cannot create '%s': %s", in->dir, strerror(errno));
     if (!r)
-        r = paths_sync_dir(all, err);
+        r = instance_commit(in, err);
     if (r && fresh)
         (void)paths_remove(fresh); /* else the next who locks it does */
     fd_close(bases);
-    in->exists = !r;
     return r;
 }
 

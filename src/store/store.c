@@ -4,7 +4,7 @@
  *  1. INSTANCES/NAME exists whole or not at all: it comes by rename from .NAME.new and goes by
  *     rename to .NAME.gone, both only touched under the lock of NAME; who holds that may delete
  *     them, and does.
- *  2. A file `*.part` in an instance's folder is the rest of a killed writer: likewise.
+ *  2. A file or folder `*.part` in an instance's folder is the rest of a killed writer: likewise.
  *  3. .NAME.lock holds "PID COMMAND" of who holds it, a hint for messages. It is deleted by its
  *     holder when there is no instance NAME; so is .NAME.run.
  *
@@ -142,8 +142,11 @@ static void sweep(const struct instance *in)
     }
     for (struct dirent *e; d && (e = readdir(d));) {
         size_t n = strlen(e->d_name);
-        if (n > 5 && !strcmp(e->d_name + n - 5, ".part"))
-            (void)unlinkat(dirfd(d), e->d_name, 0);
+        cleanup(freep) char *path =
+            n > 5 && !strcmp(e->d_name + n - 5, ".part") ? instance_path(in, NULL, "%s", e->d_name)
+                                                         : NULL;
+        if (path)
+            (void)paths_remove(path);
     }
     if (d)
         closedir(d);
