@@ -1,5 +1,5 @@
-/* Instances in one file: exported and imported. docs/formats/bundle.md describes Posada's own form; the
- * other one is OVA (ovf.h), for and from other hypervisors.
+/* Instances in one file: exported and imported. docs/formats/bundle.md describes Posada's own form;
+ * the other one is OVA (ovf.h), for and from other hypervisors.
  *
  * Both are written and read in one pass, so a pipe will do; both carry checksums. An import takes
  * effect whole or not at all: the instance appears when all has been checked. */
@@ -38,9 +38,9 @@ struct bundle_import {
     bool keep_identity; /* UUID and MAC as in the file, not new ones */
 };
 
-/** Read an instance from @fd, a bundle or an OVA, which is hostile: what it says of files of the host is not
- * taken over. *@ret_name (heap) is what it is called here.
- * -EEXIST; -EINVAL with a sentence: damaged or not one. */
+/** Read an instance from @fd, a bundle or an OVA, which is hostile: what it says of files of the
+ * host is not taken over. *@ret_name (heap) is what it is called here. -EEXIST; -EINVAL with a
+ * sentence: damaged or not one. */
 must_check int bundle_import(int fd, const struct bundle_import *options,
                              const struct bundle_job *job, char **ret_name, struct error *err);
 

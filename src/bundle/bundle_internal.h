@@ -13,10 +13,12 @@
 
 enum { BUNDLE_HEAD_MAX = 4096 };
 
-/** Keys of the configuration whose files lie in the instance's folder: kernel, initrd... NULL ends. */
+/** Keys of the configuration whose files lie in the instance's folder: kernel, initrd... NULL ends.
+ */
 extern const char *const bundle_file_keys[];
 
-/** The file of such a key: its name within the folder, borrowed; NULL: none, or it lies elsewhere. */
+/** The file of such a key: its name within the folder, borrowed; NULL: none, or it lies elsewhere.
+ */
 const char *bundle_file(const struct instance_config *c, const char *key);
 
 /** Make a new image at @path of what the chain whose top is @top shows. */
@@ -35,7 +37,8 @@ must_check int bundle_import_ova(struct import *m, struct unpack *u, const char 
                                  struct error *err);
 
 /** State of an export. */
-struct export {
+struct export
+{
     const struct instance *in;
     const struct bundle_export *options;
     const struct bundle_job *job;

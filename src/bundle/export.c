@@ -1,8 +1,8 @@
 /* Exporting an instance: Posada's own form. docs/formats/bundle.md.
  *
  * Without snapshots each disk is flattened into one layer. With them, layers are taken as they are,
- * and what the lowest ones lie on (an image's disk, another instance's layers) becomes a layer of its
- * own below. The names that the files of layers give to what they lie on are of no account: the
+ * and what the lowest ones lie on (an image's disk, another instance's layers) becomes a layer of
+ * its own below. The names that the files of layers give to what they lie on are of no account: the
  * tree says it, and the import writes them anew.
  *
  * One thread, which holds the instance's lock, so that no layer is merged or removed meanwhile. */
@@ -124,7 +124,8 @@ static int flatten(struct export *x, const char *path, const char *format, const
                    char **ret, struct error *err)
 {
     *ret = paths_format(err, "%s/%s.qcow2", x->stage, id);
-    return *ret ? bundle_convert(path, format, DISK_REFS_ANY, *ret, "qcow2", NULL, x->job, err) : -ENOMEM;
+    return *ret ? bundle_convert(path, format, DISK_REFS_ANY, *ret, "qcow2", NULL, x->job, err)
+                : -ENOMEM;
 }
 
 /** Each disk of the point as one layer. */
@@ -156,7 +157,8 @@ static int put_flat(struct export *x, struct pack *p, struct error *err)
     return rc;
 }
 
-/** What a lowest layer lies on outside of the instance, made a layer: one for all that lie on it. */
+/** What a lowest layer lies on outside of the instance, made a layer: one for all that lie on it.
+ */
 struct ground {
     struct tree_over over;
     char id[TREE_ID_BYTES];
@@ -167,9 +169,8 @@ static bool same_over(const struct tree_over *a, const struct tree_over *b)
 {
     if (a->kind != b->kind)
         return false;
-    return a->kind == TREE_OVER_IMAGE
-               ? !strcmp(a->path, b->path)
-               : !strcmp(a->instance, b->instance) && !strcmp(a->id, b->id);
+    return a->kind == TREE_OVER_IMAGE ? !strcmp(a->path, b->path)
+                                      : !strcmp(a->instance, b->instance) && !strcmp(a->id, b->id);
 }
 
 static int make_ground(struct export *x, const struct tree_over *over, struct ground *g,

@@ -1,5 +1,5 @@
-/* Exporting an instance as OVA: descriptor, manifest, stream-optimized VMDK disks; in that order, which
- * is the one that every reader takes (DSP0243 section 5.3). Disks are made before, since the
+/* Exporting an instance as OVA: descriptor, manifest, stream-optimized VMDK disks; in that order,
+ * which is the one that every reader takes (DSP0243 section 5.3). Disks are made before, since the
  * descriptor tells their sizes. */
 #include "bundle/bundle_internal.h"
 #include "bundle/ovf.h"
@@ -52,7 +52,9 @@ static int make_disk(struct ova *o, size_t i, struct error *err)
     cleanup(freep) char *top = export_layer(x, x->point->disks[i].layer, err);
     char *name = paths_format(err, "%s-disk%zu.vmdk", x->in->name, i + 1);
     char *path = name ? paths_format(err, "%s/%s", x->stage, name) : NULL;
-    int rc = top && path ? bundle_convert(top, "qcow2", DISK_REFS_ANY, path, "vmdk", values, x->job, err) : -ENOMEM;
+    int rc = top && path
+                 ? bundle_convert(top, "qcow2", DISK_REFS_ANY, path, "vmdk", values, x->job, err)
+                 : -ENOMEM;
 
     if (!rc)
         rc = disk_open(path, &options, &disk, err);

@@ -1,9 +1,9 @@
 /* Importing an instance: what Posada's own form and OVA share, and the own form.
  *
- * All is put into the folder that store keeps for an instance in the making, checked, and gets its name
- * by one rename. The file is hostile: members are known by name, layers are opened without any
- * reference but those that the tree gives them, and what the configuration says of files of the host
- * (disks, shared folders, kernels) is dropped: an import must not open the host to a guest.
+ * All is put into the folder that store keeps for an instance in the making, checked, and gets its
+ * name by one rename. The file is hostile: members are known by name, layers are opened without any
+ * reference but those that the tree gives them, and what the configuration says of files of the
+ * host (disks, shared folders, kernels) is dropped: an import must not open the host to a guest.
  *
  * One thread, which holds the new instance's lock. */
 #include "bundle/bundle_internal.h"
@@ -109,20 +109,28 @@ static int new_identity(struct instance_config *c, struct error *err)
     return rc ? rc : set(c, "mac", mac, err);
 }
 
-/** @text with the lines of all keys that an import changes as @c has them; the caller frees it. */
+/** @text with the lines of all keys whose values differ in @c as @c has them; the caller frees it.
+ */
 static char *rewrite(const char *text, const struct instance_config *c, struct error *err)
 {
-    static const char *const keys[] = {"disks", "volumes", "uuid", "mac"};
+    struct instance_config was;
     char *now = strdup(text);
 
-    for (size_t i = 0; now && i < ARRAY_SIZE(keys) + 16; i++) {
-        const char *key = i < ARRAY_SIZE(keys) ? keys[i] : bundle_file_keys[i - ARRAY_SIZE(keys)];
-        if (!key)
-            break;
-        char *next = config_replace(now, c, config_find(key, NULL), err);
+    if (config_parse(BUNDLE_CONFIG, text, strlen(text), &was, err)) {
+        free(now);
+        return NULL;
+    }
+    for (const struct config_key *k = config_keys; now && k->name; k++) {
+        cleanup(freep) char *before = config_get(&was, k);
+        cleanup(freep) char *after = config_get(c, k);
+
+        if (before && after && !strcmp(before, after))
+            continue;
+        char *next = config_replace(now, c, k, err);
         free(now);
         now = next;
     }
+    config_done(&was);
     return now;
 }
 
@@ -313,8 +321,8 @@ static int import_own(struct import *m, struct unpack *u, struct error *err)
         rc = error_set(err, EINVAL, "the file is cut off, or not an exported instance");
     if (!rc)
         rc = unpack_check(u, o.sums, err);
-    if (!rc)
-        rc = tree_parse(o.tree_text, o.tree_size, &t, err);
+    if (!rc && (rc = tree_parse(o.tree_text, o.tree_size, &t, err)))
+        error_prefix(err, TREE_FILE);
     if (!rc)
         rc = import_config(m, &o.config, o.config_text, err);
     if (!rc)

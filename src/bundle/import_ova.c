@@ -1,15 +1,18 @@
-/* Importing an OVA of any maker: the descriptor first, then disks in any order, a manifest anywhere.
+/* Importing an OVA of any maker: the descriptor first, then disks in any order, a manifest
+ * anywhere.
  *
- * Disks are read into the stage as they are and then converted into layers; nothing that they name is
- * opened. One thread; see import.c. */
+ * Disks are read into the stage as they are and then converted into layers; nothing that they name
+ * is opened. One thread; see import.c. */
 #include "bundle/bundle_internal.h"
 #include "bundle/ovf.h"
 
+#include "base/fd.h"
 #include "base/paths.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MANIFEST_MAX = 1 << 20 };
 

@@ -54,6 +54,8 @@ int pack_new(int fd, enum pack_kind kind, pack_progress progress, void *arg, str
         if (r == ARCHIVE_OK) /* a libarchive without threads packs with one */
             (void)archive_write_set_filter_option(p->archive, "zstd", "threads", "0");
     }
+    if (r == ARCHIVE_OK) /* into a pipe too: zeroes behind zstd's last frame are no frame */
+        r = archive_write_set_bytes_in_last_block(p->archive, 1);
     if (r == ARCHIVE_OK)
         r = archive_write_open_fd(p->archive, fd);
     if (r != ARCHIVE_OK) {

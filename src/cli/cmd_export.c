@@ -30,7 +30,8 @@ static bool ends_with(const char *name, const char *end)
     return n > strlen(end) && !strcmp(name + n - strlen(end), end);
 }
 
-/** Write to a new file beside @path, which gets its name when it is whole; "-" is standard output. */
+/** Write to a new file beside @path, which gets its name when it is whole; "-" is standard output.
+ */
 static int write_file(const struct instance *in, const struct bundle_export *e, const char *path,
                       bool force, const struct bundle_job *job, struct error *err)
 {

@@ -110,12 +110,22 @@ static void format_bytes(double bytes, char *buf, size_t size)
     (void)snprintf(buf, size, u ? "%.1f %s" : "%.0f %s", bytes, units[u]);
 }
 
+/** Keep the line within the terminal, and show it. */
+static void show_line(struct progress *p, char *line, size_t size, int64_t now)
+{
+    if (p->width && strlen(line) >= p->width)
+        line[MIN(p->width - 1, (unsigned)size - 1)] = '\0';
+    (void)fprintf(stderr, "\r\033[K%s", line);
+    p->drawn = true;
+    p->drawn_ns = now;
+}
+
 static void draw_bytes(struct progress *p, const char *verb, uint64_t done, uint64_t total,
                        int64_t now)
 {
     double seconds = (double)(now - p->start_ns) / 1e9;
     double rate = seconds > 0 ? (double)done / seconds : 0;
-    size_t full = total ? (size_t)((double)done * BAR_CELLS / (double)total) : BAR_CELLS;
+    size_t full = total ? (size_t)((double)done * BAR_CELLS / (double)total) : 0;
     char bar[BAR_CELLS + 1];
     char line[256];
     char amount[3][32];
@@ -126,25 +136,31 @@ static void draw_bytes(struct progress *p, const char *verb, uint64_t done, uint
     format_bytes((double)done, amount[0], sizeof(amount[0]));
     format_bytes((double)total, amount[1], sizeof(amount[1]));
     format_bytes(rate, amount[2], sizeof(amount[2]));
-    int n = snprintf(line, sizeof(line), "%3.0f%% [%s] %s of %s %s, %s/s",
-                     total ? 100.0 * (double)done / (double)total : 100.0, bar, amount[0],
-                     amount[1], verb, amount[2]);
+    if (!total) {
+        (void)snprintf(line, sizeof(line), "%s %s, %s/s", amount[0], verb, amount[2]);
+        show_line(p, line, sizeof(line), now);
+        return;
+    }
+    int n =
+        snprintf(line, sizeof(line), "%3.0f%% [%s] %s of %s %s, %s/s",
+                 100.0 * (double)done / (double)total, bar, amount[0], amount[1], verb, amount[2]);
     if (rate > 0 && seconds > 1 && n > 0 && n < (int)sizeof(line))
         (void)snprintf(line + n, sizeof(line) - (size_t)n, ", %.0f s left",
                        (double)(total - done) / rate);
-    if (p->width && strlen(line) >= p->width)
-        line[MIN(p->width - 1, (unsigned)sizeof(line) - 1)] = '\0';
-    (void)fprintf(stderr, "\r\033[K%s", line);
-    p->drawn = true;
-    p->drawn_ns = now;
+    show_line(p, line, sizeof(line), now);
 }
 
 int progress_bytes(struct progress *p, const char *verb, uint64_t done, uint64_t total)
 {
     const int64_t step_ns = 100000000;
     int64_t now = p->tty ? host_now_ns() : 0;
-    unsigned tenth = total ? (unsigned)((double)done * 10 / (double)total) : 10;
+    unsigned tenth = total ? (unsigned)((double)done * 10 / (double)total) : 0;
 
+    if (p->verb != verb) {
+        p->verb = verb;
+        p->start_ns = 0;
+        p->tenth = 0;
+    }
     if (p->tty && !p->start_ns) {
         p->start_ns = now;
     } else if (p->tty && now - MAX(p->drawn_ns, p->start_ns) >= step_ns) {

@@ -83,8 +83,8 @@ static int add_disk(struct machine *m, const struct vm_disk_config *d, struct er
     return 0;
 }
 
-/** The disks of its tree. Their layers may lie on another instance's, or on a base: the store made the
- * references. */
+/** The disks of its tree. Their layers may lie on another instance's, or on a base: the store made
+ * the references. */
 static int add_own_disks(struct machine *m, const struct instance *in, struct error *err)
 {
     struct tree *t;

@@ -142,9 +142,9 @@ static void sweep(const struct instance *in)
     }
     for (struct dirent *e; d && (e = readdir(d));) {
         size_t n = strlen(e->d_name);
-        cleanup(freep) char *path =
-            n > 5 && !strcmp(e->d_name + n - 5, ".part") ? instance_path(in, NULL, "%s", e->d_name)
-                                                         : NULL;
+        cleanup(freep) char *path = n > 5 && !strcmp(e->d_name + n - 5, ".part")
+                                        ? instance_path(in, NULL, "%s", e->d_name)
+                                        : NULL;
         if (path)
             (void)paths_remove(path);
     }

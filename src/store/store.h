@@ -84,9 +84,9 @@ struct instance_sources {
 must_check int instance_create(struct instance *in, struct instance_config *config,
                                const struct instance_sources *from, struct error *err);
 
-/** Make the folder in which the locked, absent @in is put together by other means; *@ret is its path,
- * heap. What is in it gets its name by instance_commit(), when all files are flushed, or is removed
- * by paths_remove(). */
+/** Make the folder in which the locked, absent @in is put together by other means; *@ret is its
+ * path, heap. What is in it gets its name by instance_commit(), when all files are flushed, or is
+ * removed by paths_remove(). */
 must_check int instance_stage(struct instance *in, char **ret, struct error *err);
 must_check int instance_commit(struct instance *in, struct error *err);
 
