@@ -17,6 +17,7 @@ struct serve_values {
     struct disk_values disk; /* must be first: its rows are used */
     const char *socket, *bind, *tls, *name, *description;
     int64_t port, shared;
+    struct opt_list bitmaps;
     bool readonly, snapshot, persistent;
 };
 
@@ -82,10 +83,17 @@ static const struct opt_def serve_opts[] = {
                         .arg = "TEXT",
                         .group = "Server",
                         .help = "Words for people who list the exports"},
-    {.name = "persistent",
-                        OPT_INTO_FLAG(struct serve_values,persistent),
+    {.name = "bitmap",
+                        .short_name = 'B',
+                        OPT_INTO_LIST(struct serve_values,                                                       bitmaps),
+                        .arg = "NAME",
                         .group = "Server",
-                        .help = "Go on when the last client has left"},
+                        .help = "Let clients see what this bitmap of the image has recorded, as context "
+             "qemu:dirty-bitmap:NAME; several times for several"},
+    {.name = "persistent",
+                        OPT_INTO_FLAG(struct serve_values,                                 persistent),
+                        .group = "Server",
+                        .help = "Go on when the last client has left"                                                                                      },
     DISK_ROW_CACHE,
     DISK_ROW_REFS,
     DISK_ROW_KEY,
@@ -152,6 +160,8 @@ static int serve(const struct serve_values *v, struct disk *d, struct nbd_tls *t
         .persistent = v->persistent,
         .max_clients = (unsigned)v->shared,
         .tls = tls,
+        .bitmaps = v->bitmaps.v,
+        .bitmap_count = (unsigned)v->bitmaps.n,
     };
     struct nbd_server *server = NULL;
     cleanup(fd_closep) int fd = -1;

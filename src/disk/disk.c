@@ -260,3 +260,17 @@ int disk_bitmap(struct disk *d, enum disk_bitmap_action action, const char *name
         return error_set(err, EROFS, "'%s' is open for reading only", d->path);
     return d->ops->bitmap(d, action, name, granularity_bytes, source_disk, source, err);
 }
+
+int disk_bitmap_find(struct disk *d, const char *name, uint64_t offset, uint64_t size,
+                     bool *ret_set, uint64_t *ret_size)
+{
+    int rc = size ? check(d, offset, size, false) : -EINVAL;
+
+    if (rc)
+        return rc;
+    for (rc = -ENOENT; d && rc == -ENOENT; d = d->below) {
+        if (d->ops->bitmap_find)
+            rc = d->ops->bitmap_find(d, name, offset, size, ret_set, ret_size);
+    }
+    return rc;
+}

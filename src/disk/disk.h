@@ -257,6 +257,12 @@ must_check int disk_bitmap(struct disk *d, enum disk_bitmap_action action, const
                            uint64_t granularity_bytes, struct disk *source_disk, const char *source,
                            struct error *err);
 
+/** Has bitmap @name recorded the byte at @offset? *@ret_size says for how many bytes from there, at
+ * most @size, the answer is the same (a lower bound). The bitmap of the topmost layer that has one
+ * of that name. -ENOENT: none has; -EUCLEAN: it was in use when its program ended. Any thread. */
+must_check int disk_bitmap_find(struct disk *d, const char *name, uint64_t offset, uint64_t size,
+                                bool *ret_set, uint64_t *ret_size);
+
 /* Formats */
 
 /** One option of `create -o`. */

@@ -14,6 +14,7 @@
 #include "disk/disk.h"
 #include "nbd/nbd_internal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define HANDSHAKE_S      30
@@ -23,6 +24,7 @@
 
 static const char allocation_name[] = "base:allocation";
 static const char depth_name[] = "qemu:allocation-depth";
+static const char bitmap_prefix[] = "qemu:dirty-bitmap:";
 
 uint16_t nbd_export_flags(const struct nbd_server *s)
 {
@@ -146,38 +148,59 @@ static int inform(struct nbd_conn *c, uint32_t option, const uint8_t *data, size
     return rc ? rc : option == NBD_OPT_GO ? 0 : GO_ON;
 }
 
-/** The contexts that one query means: "base:allocation", or "base:" for all of a namespace when
- * listing. */
-static unsigned match(const uint8_t *query, size_t size, bool listing)
+/** The name of the context whose bit is 1 << @i; false: there are no more. */
+static bool context_name(const struct nbd_config *config, unsigned i,
+                         char name[NBD_CONTEXT_NAME_BYTES])
 {
-    static const struct {
-        const char *name;
-        unsigned bit;
-    } known[] = {
-        {allocation_name, NBD_CONTEXT_ALLOCATION},
-        {depth_name,      NBD_CONTEXT_DEPTH     },
-    };
+    static const char *const fixed[] = {allocation_name, depth_name};
+    bool is_fixed = i < ARRAY_SIZE(fixed);
+
+    if (!is_fixed && i - ARRAY_SIZE(fixed) >= config->bitmap_count)
+        return false;
+    (void)snprintf(name, NBD_CONTEXT_NAME_BYTES, "%s%s", is_fixed ? fixed[i] : bitmap_prefix,
+                   is_fixed ? "" : config->bitmaps[i - ARRAY_SIZE(fixed)]);
+    return true;
+}
+
+/** The contexts that one query means: "base:allocation", or when listing "base:" for all of a
+ * namespace, and "qemu:dirty-bitmap:" likewise. */
+static unsigned match(const struct nbd_config *config, const uint8_t *query, size_t size,
+                      bool listing)
+{
+    char name[NBD_CONTEXT_NAME_BYTES];
     unsigned found = 0;
 
-    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-        size_t space = (size_t)(strchr(known[i].name, ':') - known[i].name) + 1;
-        bool is_same = size == strlen(known[i].name) && !memcmp(query, known[i].name, size);
-        bool is_space = listing && size == space && !memcmp(query, known[i].name, size);
+    for (unsigned i = 0; context_name(config, i, name); i++) {
+        size_t space = (size_t)(strchr(name, ':') - name) + 1;
+        bool is_start = size <= strlen(name) && !memcmp(query, name, size);
+        bool is_bitmap = i >= 2 && size == strlen(bitmap_prefix);
 
-        if (is_same || is_space)
-            found |= known[i].bit;
+        if (is_start && (size == strlen(name) || (listing && (size == space || is_bitmap))))
+            found |= 1u << i;
     }
     return found;
 }
 
 static int send_context(struct nbd_conn *c, uint32_t option, unsigned bit, const char *name)
 {
-    uint8_t data[4 + 64];
+    uint8_t data[4 + NBD_CONTEXT_NAME_BYTES];
     size_t size = strlen(name);
 
     store_be32(data, option == NBD_OPT_SET_META_CONTEXT ? bit : 0);
     memcpy(data + 4, name, size);
     return reply(c, option, NBD_REP_META_CONTEXT, data, (uint32_t)(4 + size));
+}
+
+static int send_contexts(struct nbd_conn *c, uint32_t option, unsigned contexts)
+{
+    char name[NBD_CONTEXT_NAME_BYTES];
+    int rc = 0;
+
+    for (unsigned i = 0; !rc && context_name(&c->server->config, i, name); i++) {
+        if (contexts & 1u << i)
+            rc = send_context(c, option, 1u << i, name);
+    }
+    return rc ? rc : reply(c, option, NBD_REP_ACK, NULL, 0);
 }
 
 /** LIST_META_CONTEXT and SET_META_CONTEXT. */
@@ -186,7 +209,6 @@ static int choose_contexts(struct nbd_conn *c, uint32_t option, const uint8_t *d
     bool listing = option == NBD_OPT_LIST_META_CONTEXT;
     uint32_t name_size = size >= 8 ? load_be32(data) : 0;
     unsigned found = 0;
-    int rc = 0;
 
     if (!listing)
         c->contexts = 0; /* a failed attempt takes back an earlier one */
@@ -200,23 +222,18 @@ static int choose_contexts(struct nbd_conn *c, uint32_t option, const uint8_t *d
     const uint8_t *p = data + 8 + name_size;
     const uint8_t *end = data + size;
     if (listing && !count)
-        found = NBD_CONTEXT_ALLOCATION | NBD_CONTEXT_DEPTH;
+        found = ~0u;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t length = end - p >= 4 ? load_be32(p) : 0;
 
         if (end - p < 4 || length > (size_t)(end - p) - 4)
             return refuse(c, option, NBD_REP_ERR_INVALID, "the lengths do not fit each other");
-        found |= match(p + 4, length, listing);
+        found |= match(&c->server->config, p + 4, length, listing);
         p += 4 + length;
     }
     if (p != end)
         return refuse(c, option, NBD_REP_ERR_INVALID, "the lengths do not fit each other");
-    if (found & NBD_CONTEXT_ALLOCATION)
-        rc = send_context(c, option, NBD_CONTEXT_ALLOCATION, allocation_name);
-    if (!rc && found & NBD_CONTEXT_DEPTH)
-        rc = send_context(c, option, NBD_CONTEXT_DEPTH, depth_name);
-    if (!rc)
-        rc = reply(c, option, NBD_REP_ACK, NULL, 0);
+    int rc = send_contexts(c, option, found);
     if (!listing)
         c->contexts = found;
     return rc ? rc : GO_ON;

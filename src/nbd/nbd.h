@@ -19,6 +19,7 @@ struct nbd_tls;
 
 #define NBD_MAX_CLIENTS 64
 #define NBD_NAME_MAX    255
+#define NBD_MAX_BITMAPS 16
 
 struct nbd_config {
     struct disk *disk;       /* borrowed */
@@ -28,9 +29,13 @@ struct nbd_config {
     bool persistent;      /* go on when the last client has left */
     unsigned max_clients; /* 1 to NBD_MAX_CLIENTS at a time; others wait to be accepted */
     struct nbd_tls *tls;  /* borrowed; NULL = none. With it, nothing is done without TLS. */
+    /* Bitmaps that clients may ask for as "qemu:dirty-bitmap:NAME"; borrowed. */
+    const char *const *bitmaps;
+    unsigned bitmap_count; /* at most NBD_MAX_BITMAPS */
 };
 
-/** @config is copied, its strings too. -EINVAL: a name that is too long; -ENOMEM. */
+/** @config is copied, its own strings too. -EINVAL: a name that is too long, or a bitmap that
+ * cannot be read; -ENOENT: there is no such bitmap; -ENOMEM. */
 must_check int nbd_server_new(const struct nbd_config *config, struct nbd_server **ret,
                               struct error *err);
 

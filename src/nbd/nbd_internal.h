@@ -17,8 +17,10 @@
 #define NBD_OUT_BYTES     (256u << 10)
 #define NBD_HEADER_ROOM   64u /* before the data of a read, for the reply's header */
 
-/** Metadata contexts: their bits in conn->contexts, and their numbers on the wire. */
-enum { NBD_CONTEXT_ALLOCATION = 1, NBD_CONTEXT_DEPTH = 2 };
+/** Metadata contexts: their bits in conn->contexts, and their numbers on the wire. The export's
+ * bitmaps follow, from BITMAPS on. */
+enum { NBD_CONTEXT_ALLOCATION = 1, NBD_CONTEXT_DEPTH = 2, NBD_CONTEXT_BITMAPS = 4 };
+#define NBD_CONTEXT_NAME_BYTES (sizeof("qemu:dirty-bitmap:") + 1023) /* QCOW2's limit */
 
 struct nbd_server {
     struct nbd_config config; /* [init] its strings are owned */

@@ -86,7 +86,8 @@ enum {
     NBD_CHUNK_ERROR = 32769,
 };
 
-enum { NBD_STATE_HOLE = 1, NBD_STATE_ZERO = 2 };
+enum { NBD_STATE_HOLE = 1, NBD_STATE_ZERO = 2 }; /* base:allocation */
+enum { NBD_STATE_DIRTY = 1 };                    /* qemu:dirty-bitmap:NAME */
 
 /** Error numbers on the wire. */
 enum {

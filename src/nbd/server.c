@@ -13,11 +13,41 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+/** They are read once now, so that errors come before clients. */
+static int check_bitmaps(const struct nbd_config *config, struct error *err)
+{
+    struct disk *d = config->disk;
+    uint64_t size;
+    bool set;
+
+    if (config->bitmap_count > NBD_MAX_BITMAPS)
+        return error_set(err, EINVAL, "at most %d bitmaps can be served", NBD_MAX_BITMAPS);
+    for (unsigned i = 0; i < config->bitmap_count; i++) {
+        const char *name = config->bitmaps[i];
+        int rc = disk_bitmap_find(d, name, 0, d->size_bytes, &set, &size);
+
+        if (rc == -ENOENT)
+            return error_set(err, ENOENT, "'%s' has no bitmap '%s'", d->path, name);
+        if (rc == -EUCLEAN)
+            return error_set(err, EINVAL,
+                             "bitmap '%s' of '%s' is not consistent: it was in use when its "
+                             "program ended",
+                             name, d->path);
+        if (rc)
+            return error_set(err, -rc, "cannot read bitmap '%s' of '%s': %s", name, d->path,
+                             strerror(-rc));
+    }
+    return 0;
+}
+
 int nbd_server_new(const struct nbd_config *config, struct nbd_server **ret, struct error *err)
 {
     assert(config->max_clients >= 1 && config->max_clients <= NBD_MAX_CLIENTS);
     if (strlen(config->name) > NBD_NAME_MAX)
         return error_set(err, EINVAL, "the name of an export has at most %d bytes", NBD_NAME_MAX);
+    int rc = check_bitmaps(config, err);
+    if (rc)
+        return rc;
     struct nbd_server *s = calloc(1, sizeof(*s));
     if (!s)
         return error_set(err, ENOMEM, "out of memory");

@@ -1,6 +1,6 @@
 /* Block status: which ranges are holes, zeroes or data, and which layer has them. Spec: proto.md,
- * "Metadata querying", "base:allocation metadata context"; "qemu:allocation-depth" as qemu's
- * docs/interop/nbd.txt. Any thread. */
+ * "Metadata querying", "base:allocation metadata context"; "qemu:allocation-depth" and
+ * "qemu:dirty-bitmap:NAME" as qemu's docs/interop/nbd.txt. Any thread. */
 #include "base/bits.h"
 #include "disk/disk.h"
 #include "nbd/nbd_internal.h"
@@ -23,32 +23,54 @@ static uint32_t value_of(unsigned context, const struct disk_extent *e)
     return is_zero(e) ? NBD_STATE_HOLE | NBD_STATE_ZERO : 0;
 }
 
+/** What @context says of the disk's byte at @offset, and of how many behind it. */
+static int look(struct nbd_conn *c, unsigned context, uint64_t offset, uint64_t size,
+                uint32_t *ret_value, uint64_t *ret_size)
+{
+    const struct nbd_config *config = &c->server->config;
+    struct disk_extent e;
+    bool set = false;
+
+    if (context >= NBD_CONTEXT_BITMAPS) {
+        unsigned i = (unsigned)__builtin_ctz(context / NBD_CONTEXT_BITMAPS);
+        int rc = disk_bitmap_find(config->disk, config->bitmaps[i], offset, size, &set, ret_size);
+
+        *ret_value = set ? NBD_STATE_DIRTY : 0;
+        return rc;
+    }
+    int rc = disk_map(config->disk, offset, size, &e);
+    if (rc)
+        return rc;
+    *ret_value = value_of(context, &e);
+    *ret_size = e.size;
+    return 0;
+}
+
 /** The extents of @context for @r into @list, after the context's number. Their count, or -errno.
  */
 static int collect(struct nbd_conn *c, const struct nbd_request *r, unsigned context, uint8_t *list)
 {
-    struct disk *d = c->server->config.disk;
     unsigned max = r->flags & NBD_FLAG_REQ_ONE ? 1 : MAX_EXTENTS;
     unsigned count = 0;
     uint32_t done = 0;
 
     for (unsigned looks = 0; done < r->length && looks < MAX_LOOKS; looks++) {
         uint8_t *last = list + 8 * (count - 1);
-        struct disk_extent e;
-        int rc = disk_map(d, r->offset + done, r->length - done, &e);
+        uint32_t value;
+        uint64_t size;
+        int rc = look(c, context, r->offset + done, r->length - done, &value, &size);
 
         if (rc)
             return rc;
-        uint32_t value = value_of(context, &e);
         if (count && load_be32(last + 4) == value) {
-            store_be32(last, load_be32(last) + (uint32_t)e.size);
+            store_be32(last, load_be32(last) + (uint32_t)size);
         } else if (count == max) {
             break;
         } else {
-            store_be32(list + 8 * count, (uint32_t)e.size);
+            store_be32(list + 8 * count, (uint32_t)size);
             store_be32(list + 8 * count++ + 4, value);
         }
-        done += (uint32_t)e.size;
+        done += (uint32_t)size;
     }
     return (int)count;
 }

@@ -110,6 +110,72 @@ def test_block_status_is_qemu_img_s():
         assert runs(ours, lambda e: e["type"] == 3) == runs(theirs, lambda e: e["zero"]), (ours, theirs)
 
 
+def dirty_runs(uri, name):
+    """By nbdinfo: [(start, length)] of what is dirty."""
+    r = run("nbdinfo", "--map=qemu:dirty-bitmap:" + name, "--json", uri)
+    assert r.status == 0, r
+    return [(e["offset"], e["length"]) for e in json.loads(r.out) if e["type"] == 1]
+
+
+def dirty_runs_of_qemu(image, name):
+    pid = path("qemu-nbd.pid")
+    assert run("qemu-nbd", "--fork", "-r", "-k", path("q.sock"), "-f", "qcow2", "-B", name, "--pid-file=" + pid, image).status == 0
+    try:
+        return dirty_runs(f"nbd+unix:///?socket={path('q.sock')}", name)
+    finally:
+        os.kill(int(open(pid).read()), signal.SIGTERM)
+
+
+def test_bitmaps_are_qemu_nbd_s():
+    need("nbdinfo", "qemu-img", "qemu-io", "qemu-nbd")
+    image, raw = path("bits.qcow2"), 40 * MB + 512
+    assert run("qemu-img", "create", "-q", "-f", "qcow2", image, str(raw)).status == 0
+    for name, granularity in (("fine", "512"), ("coarse bits", "1M"), ("empty", "64k")):
+        assert run("qemu-img", "bitmap", "--add", "-g", granularity, image, name).status == 0
+    assert run("qemu-img", "bitmap", "--disable", image, "empty").status == 0
+    writes = [(0, 512), (3 * MB + 512, 4096), (8 * MB, 9 * MB), (40 * MB, 512)]
+    for at, size in writes:
+        assert run("qemu-io", "-f", "qcow2", "-c", f"write -q -P 7 {at} {size}", image).status == 0
+    want = {name: dirty_runs_of_qemu(image, name) for name in ("fine", "coarse bits", "empty")}
+    assert want["fine"] == writes and want["empty"] == [], want
+    names = [x for name in want for x in ("-B", name)]
+    with Serve(image, "-r", "-f", "qcow2", "--persistent", *names) as s:
+        for name in want:
+            assert dirty_runs(s.uri, name) == want[name], (name, dirty_runs(s.uri, name), want[name])
+        e = json.loads(run("nbdinfo", "--json", "--list", s.uri).out)["exports"][0]
+        assert set(e["contexts"]) == {"base:allocation", "qemu:allocation-depth", *("qemu:dirty-bitmap:" + n for n in want)}, e
+        h = nbd().NBD()
+        for pattern, found in (("qemu:dirty-bitmap:", 3), ("qemu:", 4), ("base:", 1), ("qemu:dirty-bitmap:f", 0)):
+            h = nbd().NBD()
+            h.set_opt_mode(True)
+            h.connect_uri(s.uri)
+            seen = []
+            h.add_meta_context(pattern)
+            h.opt_list_meta_context(lambda n: seen.append(n) and None)
+            assert len(seen) == found, (pattern, seen)
+            h.opt_abort()
+    # What clients write is recorded at once, and stays.
+    with Serve(image, "-f", "qcow2", "--persistent", "--bitmap=fine") as s:
+        h = nbd().NBD()
+        h.connect_uri(s.uri)
+        h.pwrite(b"!" * 1024, 20 * MB)
+        h.zero(512, 30 * MB)
+        h.shutdown()
+        assert dirty_runs(s.uri, "fine") == sorted(writes + [(20 * MB, 1024), (30 * MB, 512)]), dirty_runs(s.uri, "fine")
+    assert dirty_runs_of_qemu(image, "fine") == sorted(writes + [(20 * MB, 1024), (30 * MB, 512)])
+    # A layer below has it; above its end nothing was recorded.
+    over = path("over-bits.qcow2")
+    assert run("qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", over, str(60 * MB)).status == 0
+    with Serve(over, "-r", "-f", "qcow2", "--persistent", "-B", "coarse bits") as s:
+        want = dirty_runs_of_qemu(image, "coarse bits")
+        got = dirty_runs(s.uri, "coarse bits")
+        assert got == want, (got, want)
+    for name, says in (("none", "no bitmap 'none'"), ("fine", None)):
+        r = run(POSADA, "disk", "serve", "--socket", path("n.sock"), "-f", "qcow2", "-B", name, path("absent.qcow2") if not says else image,
+                timeout=20)
+        assert r.status != 0 and (not says or says in r.err), r
+
+
 def test_copies_out_and_in_are_equal():
     need("nbdcopy", "qemu-img")
     raw = make_raw("c.raw")

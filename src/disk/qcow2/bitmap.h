@@ -14,6 +14,8 @@
 enum { BITMAP_IN_USE = 1, BITMAP_AUTO = 2, BITMAP_EXTRA_OK = 4 };
 
 void qcow2_bitmap_free(struct qcow2_bitmap *b);
+/** NULL: there is none. */
+struct qcow2_bitmap *qcow2_bitmap_named(struct qcow2 *q, const char *name);
 /** Entries of the table that @b needs for a disk of @disk_bytes. */
 uint64_t qcow2_bitmap_entries(const struct qcow2 *q, const struct qcow2_bitmap *b,
                               uint64_t disk_bytes);

@@ -109,7 +109,7 @@ static int release_clusters(struct qcow2 *q, const struct qcow2_bitmap *b)
     return rc;
 }
 
-static struct qcow2_bitmap *find(struct qcow2 *q, const char *name)
+struct qcow2_bitmap *qcow2_bitmap_named(struct qcow2 *q, const char *name)
 {
     struct qcow2_bitmap *b = q->bitmaps;
 
@@ -129,7 +129,7 @@ static int add(struct qcow2 *q, const char *name, uint64_t granularity, struct e
         return error_set(err, EINVAL, "a bitmap's name has 1 to %u bytes", MAX_NAME);
     if (!is_pow2(granularity) || granularity < 512 || granularity > 1u << 31)
         return error_set(err, EINVAL, "a bitmap's granularity is a power of two from 512 to 2G");
-    if (find(q, name))
+    if (qcow2_bitmap_named(q, name))
         return error_set(err, EEXIST, "there is a bitmap '%s' already", name);
     struct qcow2_bitmap *b = calloc(1, sizeof(*b));
     if (b)
@@ -186,7 +186,7 @@ static void merge_bits(struct qcow2_bitmap *to, const struct qcow2_bitmap *from,
 static int merge(struct qcow2 *q, struct qcow2_bitmap *b, struct qcow2 *source_q,
                  const char *source_name, struct error *err)
 {
-    struct qcow2_bitmap *source = find(source_q, source_name);
+    struct qcow2_bitmap *source = qcow2_bitmap_named(source_q, source_name);
     int rc = source ? qcow2_bitmap_read(source_q, source) : -ENOENT;
 
     if (!source)
@@ -304,7 +304,7 @@ int qcow2_bitmap_action(struct disk *d, enum disk_bitmap_action action, const ch
     if (action == DISK_BITMAP_MERGE && (!source_disk || source_disk->format != &qcow2_format))
         return error_set(err, EINVAL, "bitmaps are merged from QCOW2 images only");
     mutex_lock(&q->bitmap_lock);
-    struct qcow2_bitmap *b = find(q, name);
+    struct qcow2_bitmap *b = qcow2_bitmap_named(q, name);
     if (action == DISK_BITMAP_ADD)
         rc = add(q, name, granularity_bytes, &why);
     else if (!b)

@@ -414,6 +414,8 @@ must_check int qcow2_bitmaps_resize(struct qcow2 *q, uint64_t size_bytes);
 int qcow2_bitmap_action(struct disk *d, enum disk_bitmap_action action, const char *name,
                         uint64_t granularity_bytes, struct disk *source_disk, const char *source,
                         struct error *err);
+int qcow2_bitmap_find(struct disk *d, const char *name, uint64_t offset, uint64_t size,
+                      bool *ret_set, uint64_t *ret_size);
 /** Call @visit for each run of clusters that bitmaps take. */
 must_check int qcow2_for_bitmap_clusters(struct qcow2 *q,
                                          int (*visit)(void *arg, uint64_t offset, uint64_t bytes),
