@@ -24,7 +24,7 @@ struct run_values {
     bool json;
     /* debugging */
     const char *gdb;
-    bool gdb_wait;
+    bool gdb_wait, stats;
     struct opt_list trace;
     const char *trace_file, *dump, *dump_file, *dump_dtb;
 };

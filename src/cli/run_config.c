@@ -109,6 +109,7 @@ static int configure_debug(struct run *run, struct error *err)
         return error_set(err, EINVAL, "--gdb-wait needs --gdb");
     run->config.gdb = v->gdb;
     run->config.gdb_wait = v->gdb_wait;
+    run->config.stats = v->stats || v->json;
     run->config.dump = v->dump;
     run->config.dump_fd = run->dump_fd >= 0 ? run->dump_fd : STDERR_FILENO;
     run->config.dump_dtb = v->dump_dtb;
@@ -145,6 +146,7 @@ void run_adjust(const struct run *run, struct vm_config *c)
     c->dump = own->dump;
     c->dump_fd = own->dump_fd;
     c->dump_dtb = own->dump_dtb;
+    c->stats = own->stats;
     c->no_reboot = own->no_reboot;
     memcpy(c->ports, own->ports, sizeof(c->ports));
     c->port_count = own->port_count;

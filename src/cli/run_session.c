@@ -12,6 +12,7 @@
 #include "cli/session.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <poll.h>
 #include <signal.h>
@@ -275,6 +276,47 @@ static const char *reason_name(const struct session *s)
     return reasons[s->result.reason];
 }
 
+/* Rows of name and value, in units that people read. */
+static void print_stats(struct vm *vm)
+{
+    struct counter rows[VM_MAX_COUNTERS];
+    size_t count = vm_counters(vm, rows, VM_MAX_COUNTERS);
+
+    for (size_t i = 0; i < count; i++) {
+        const struct counter *c = &rows[i];
+
+        switch (c->unit) {
+        case COUNTER_NUMBER:
+            (void)fprintf(stderr, "%-20s %16" PRIu64 "\n", c->name, c->value);
+            break;
+        case COUNTER_BYTES:
+            (void)fprintf(stderr, "%-20s %12.1f KiB\n", c->name, (double)c->value / 1024);
+            break;
+        case COUNTER_NS:
+            (void)fprintf(stderr, "%-20s %14.3f s\n", c->name, (double)c->value / 1e9);
+            break;
+        }
+    }
+}
+
+/* Numbers, bytes and nanoseconds, as the names say. */
+static json_t *stats_json(struct vm *vm)
+{
+    static const char *const suffixes[] = {
+        [COUNTER_NUMBER] = "", [COUNTER_BYTES] = "_bytes", [COUNTER_NS] = "_ns"};
+    struct counter rows[VM_MAX_COUNTERS];
+    size_t count = vm_counters(vm, rows, VM_MAX_COUNTERS);
+    json_t *j = json_object();
+
+    for (size_t i = 0; i < count; i++) {
+        char name[64];
+
+        (void)snprintf(name, sizeof(name), "%s%s", rows[i].name, suffixes[rows[i].unit]);
+        (void)json_object_set_new(j, name, json_integer((json_int_t)rows[i].value));
+    }
+    return j;
+}
+
 static void print_json(const struct session *s, int status)
 {
     const struct run *run = s->run;
@@ -288,6 +330,7 @@ static void print_json(const struct session *s, int status)
 
     if (r->reason == VM_STOP_ERROR)
         (void)json_object_set_new(j, "error", json_string(error_text(&r->error)));
+    (void)json_object_set_new(j, "stats", stats_json(s->vm));
     (void)json_dumpf(j, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
     (void)putchar('\n');
     json_decref(j);
@@ -319,6 +362,8 @@ int run_session(struct run *run)
     } else {
         command_finish(run->command);
         status = conclude(&s);
+        if (run->v->stats)
+            print_stats(s.vm);
         if (run->v->json)
             print_json(&s, status);
     }

@@ -6,6 +6,7 @@
 #ifndef VCPU_VCPU_H
 #define VCPU_VCPU_H
 
+#include "base/counter.h"
 #include "base/error.h"
 #include "mem/mem.h"
 
@@ -85,6 +86,7 @@ struct vcpu_ops {
     int (*translate)(struct vcpu *v, gva_t va, enum vcpu_access access, gpa_t *ret);
     void (*set_debug)(struct vcpu *v, const struct vcpu_debug *debug);
     uint64_t (*instructions)(struct vcpu *v);
+    size_t (*counters)(struct vcpu *v, struct counter *ret, size_t max);
     void (*save)(struct vcpu *v, struct state_out *out);
     int (*load)(struct vcpu *v, const struct state_in *in, struct error *err);
     void (*free)(struct vcpu *v);
@@ -161,6 +163,16 @@ static inline void vcpu_set_debug(struct vcpu *v, const struct vcpu_debug *debug
 static inline uint64_t vcpu_instructions(struct vcpu *v)
 {
     return v->ops->instructions(v);
+}
+
+#define VCPU_MAX_COUNTERS 64
+
+/** Statistics since creation: at most @max rows to @ret, @max being VCPU_MAX_COUNTERS at most; how
+ * many. All vCPUs of a machine give the same rows in the same order; what belongs to all of them is
+ * in the first one's, so their sum is the machine's. Any thread (may lag). */
+static inline size_t vcpu_counters(struct vcpu *v, struct counter *ret, size_t max)
+{
+    return v->ops->counters ? v->ops->counters(v, ret, max) : 0;
 }
 
 /** The architectural state, for a snapshot: independent of what kind of vCPU it is, and of the

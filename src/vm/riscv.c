@@ -111,6 +111,7 @@ static int new_engine(struct vm *vm, struct error *err)
         .vlen = vm->config.vlen,
         .dump = parse_dump(vm->config.dump, err, &rc),
         .dump_fd = vm->config.dump_fd,
+        .stats = vm->config.stats,
     };
 
     return rc ? rc : engine_new(&config, &vm->engine, err);

@@ -279,6 +279,21 @@ int vm_wait(struct vm *vm, int64_t deadline_ns, struct vm_result *ret)
     return stopped ? 0 : -ETIMEDOUT;
 }
 
+size_t vm_counters(struct vm *vm, struct counter *ret, size_t max)
+{
+    struct counter rows[VCPU_MAX_COUNTERS];
+    size_t count = 0;
+
+    for (unsigned i = 0; i < vm->config.cpus; i++) {
+        count = vcpu_counters(vm->vcpus[i], rows, MIN(max, ARRAY_SIZE(rows)));
+        for (size_t n = 0; n < count; n++) {
+            rows[n].value += i ? ret[n].value : 0;
+            ret[n] = rows[n];
+        }
+    }
+    return count;
+}
+
 void vm_stop(struct vm *vm)
 {
     mutex_lock(&vm->lock);

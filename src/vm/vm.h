@@ -2,6 +2,7 @@
 #ifndef VM_VM_H
 #define VM_VM_H
 
+#include "base/counter.h"
 #include "base/error.h"
 #include "vm/config.h"
 
@@ -88,6 +89,11 @@ void vm_console_resize(struct vm *vm, unsigned columns, unsigned rows);
 /** Feed console input when config.console_in is -1 (the CLI filters its escape key). Any thread;
  * returns bytes taken, 0 when the guest's buffer is full. */
 size_t vm_console_input(struct vm *vm, const void *data, size_t size);
+
+/** Statistics of the machine since it was made: at most @max rows; how many. Any thread; after the
+ * stop they are final. */
+#define VM_MAX_COUNTERS 64
+size_t vm_counters(struct vm *vm, struct counter *ret, size_t max);
 
 /** Stops the machine if it runs. NULL is allowed. */
 void vm_free(struct vm *vm);

@@ -75,6 +75,13 @@ def test_json_is_one_last_line():
     assert last["guest_instructions"] == 12345 and last["wall_seconds"] > 0, last
 
 
+def test_stats_are_told_at_the_end():
+    r = posada("--kernel", KERNEL, "--stats", input="off 0\n")
+    assert re.search(r"^turns +7$", r.err, re.M), r
+    r = posada("--kernel", KERNEL, "--json", input="off 0\n")
+    assert json.loads(r.out.splitlines()[-1])["stats"] == {"turns": 7}, r
+
+
 def start_without_terminal():
     p = subprocess.Popen([POSADA, "run", "--kernel", KERNEL], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                          stderr=subprocess.PIPE, text=True, env=dict(os.environ, **HOME), bufsize=0)

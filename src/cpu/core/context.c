@@ -160,7 +160,11 @@ void cpu_enter_jump(struct cpu *c, const struct jump_entry *e, bool global)
 
     unsigned i = jump_index(e->key);
 
-    x->jumps[mmu][i] = *e;
+    struct jump_entry *table = x->jumps[mmu];
+
+    if (table[i].mode && (table[i].key != e->key || table[i].mode != e->mode))
+        table[i ^ 1] = table[i];
+    table[i] = *e;
     x->jump_lines[mmu][i / 64 / 64] |= 1ULL << (i / 64 % 64);
     x->used |= (uint8_t)(16u << mmu);
     x->local |= (uint8_t)(global ? 0 : 16u << mmu);
@@ -176,6 +180,7 @@ void cpu_set_context(struct cpu *c, uint64_t key)
     if (c->context->key == key)
         return;
     c->context->last_used = ++c->context_clock;
+    cpu_count(&c->stats.context_switches);
     for (unsigned i = 0; i < CPU_CONTEXTS; i++) {
         struct cpu_context *x = &c->contexts[i];
 
@@ -186,6 +191,7 @@ void cpu_set_context(struct cpu *c, uint64_t key)
         if (!oldest || !x->valid || (oldest->valid && x->last_used < oldest->last_used))
             oldest = x;
     }
+    cpu_count(&c->stats.contexts_forgotten);
     flush_context(oldest);
     oldest->valid = true;
     oldest->key = key;
@@ -199,7 +205,7 @@ void cpu_flush_all(struct cpu *c)
         if (c->contexts[i].valid)
             flush_context(&c->contexts[i]);
     }
-    c->stats.tlb_flushes++;
+    cpu_count(&c->stats.tlb_flushes);
 }
 
 /* Forget the 2^@bits bytes around @va in the tables of @which. */
@@ -253,7 +259,7 @@ void cpu_flush_page(struct cpu *c, uint64_t va)
         if (c->contexts[i].valid)
             flush_page(&c->contexts[i], va, 0xff);
     }
-    c->stats.tlb_flushes++;
+    cpu_count(&c->stats.tlb_flushes);
 }
 
 void cpu_flush_page_in(struct cpu *c, uint64_t va, bool (*match)(uint64_t key, uint64_t arg),
@@ -263,7 +269,7 @@ void cpu_flush_page_in(struct cpu *c, uint64_t va, bool (*match)(uint64_t key, u
         if (c->contexts[i].valid && match(c->contexts[i].key, arg))
             flush_page(&c->contexts[i], va, c->contexts[i].local);
     }
-    c->stats.tlb_flushes++;
+    cpu_count(&c->stats.tlb_flushes);
 }
 
 void cpu_flush_contexts(struct cpu *c, bool (*match)(uint64_t key, uint64_t arg), uint64_t arg)
@@ -272,7 +278,7 @@ void cpu_flush_contexts(struct cpu *c, bool (*match)(uint64_t key, uint64_t arg)
         if (c->contexts[i].valid && match(c->contexts[i].key, arg))
             flush_tables(&c->contexts[i], c->contexts[i].local);
     }
-    c->stats.tlb_flushes++;
+    cpu_count(&c->stats.tlb_flushes);
 }
 
 void cpu_flush_jumps(struct cpu *c)

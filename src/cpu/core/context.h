@@ -68,10 +68,17 @@ static inline unsigned cpu_fetch_mmu(const struct cpu *c)
     return (unsigned)(c->mode >> 2) & 3;
 }
 
-/** Where the jump cache has @pc in the current mode, if it has it. */
-static inline struct jump_entry *cpu_jump_at(struct cpu *c, uint64_t pc)
+/** What the jump cache has for @pc in the current mode; NULL: nothing. */
+static inline struct jump_entry *cpu_find_jump(struct cpu *c, uint64_t pc)
 {
-    return &c->context->jumps[cpu_fetch_mmu(c)][jump_index(pc)];
+    struct jump_entry *table = c->context->jumps[cpu_fetch_mmu(c)];
+    uint32_t mode = (uint32_t)c->mode | JUMP_VALID;
+    unsigned i = jump_index(pc);
+
+    if (table[i].key == pc && table[i].mode == mode)
+        return &table[i];
+    i ^= 1;
+    return table[i].key == pc && table[i].mode == mode ? &table[i] : NULL;
 }
 
 #endif

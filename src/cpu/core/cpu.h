@@ -76,16 +76,16 @@ struct jump_entry {
     uint32_t mode;      /* block key's mode bits | JUMP_VALID; 0 = empty */
     uint32_t code_mode; /* the same if there is code, else 0 */
 };
-#define JUMP_BITS    13
+#define JUMP_BITS    15
 #define JUMP_ENTRIES (1u << JUMP_BITS)
 #define JUMP_VALID   0x80000000u
 
-/** Place of a pc in the jump cache of its fetch mode: as generated code computes it. A page's
- * entries lie together.
+/** Place of a pc in the jump cache of its fetch mode: as generated code computes it. What does not
+ * find room there is in the other entry of the pair. A page's entries lie together.
  */
 static inline unsigned jump_index(uint64_t pc)
 {
-    return (unsigned)(pc >> 1) & (JUMP_ENTRIES - 1);
+    return (unsigned)(pc ^ pc >> JUMP_BITS) >> 1 & (JUMP_ENTRIES - 1);
 }
 
 /** A context remembers of which pages it has jump entries, modulo this number of pages. */
@@ -140,6 +140,32 @@ struct cpu_translation {
  * -------------------------------------------------------------------------------------------------------------------
  */
 
+/** What each CPU counts. */
+#define CPU_STATS(X)                                                                  \
+    X(blocks_decoded)     /* basic blocks met for the first time */                   \
+    X(blocks_interpreted) /* run by the interpreter */                                \
+    X(blocks_translated)                                                              \
+    X(regions_translated)                                                             \
+    X(block_lookups)   /* pcs that the jump cache did not know */                     \
+    X(system_insns)    /* system instructions executed from generated code */         \
+    X(exits_direct)    /* generated code left: at an exit that was not linked yet, */ \
+    X(exits_indirect)  /* for a pc that the jump cache had no code for, */            \
+    X(exits_attention) /* because something was asked for, */                         \
+    X(exits_status)    /* by an exception, WFI or a call of the monitor */            \
+    X(exceptions)      /* delivered by the run loop */                                \
+    X(waits)           /* WFIs */                                                     \
+    X(monitor_calls)   /* exits from vcpu_run() */                                    \
+    X(tlb_fills)                                                                      \
+    X(tlb_flushes)        /* by the guest, of whatever extent */                      \
+    X(context_switches)   /* to an address space other than the last */               \
+    X(contexts_forgotten) /* of them, those that displaced another one's translations */
+
+struct cpu_stats {
+#define CPU_STAT(name) uint64_t name;
+    CPU_STATS(CPU_STAT)
+#undef CPU_STAT
+};
+
 /** Head of every guest CPU's state. Generated code addresses fields by offset: hot ones first. */
 struct cpu {
     uint32_t attention; /* [atomic] nonzero: leave the block loop at the next block boundary */
@@ -168,11 +194,14 @@ struct cpu {
     bool trap_ebreak;  /* a debugger wants EBREAK */
     bool slow_memory;  /* watchpoints or check: every data access takes the slow path */
     const struct vcpu_debug *debug; /* NULL, or what a debugger wants */
-    struct {                        /* statistics */
-        uint64_t blocks_decoded, blocks_translated, regions_translated, blocks_invalidated,
-            tlb_fills, tlb_flushes, jump_misses, interp_blocks;
-    } stats;
+    struct cpu_stats stats;         /* [atomic] relaxed, by cpu_count() */
 };
+
+/** One more. The CPU's own thread. */
+static inline void cpu_count(uint64_t *counter)
+{
+    __atomic_store_n(counter, *counter + 1, __ATOMIC_RELAXED); /* one writer; readers may lag */
+}
 
 /** Engine-internal request bits, beside enum vcpu_request. */
 enum {

@@ -64,7 +64,7 @@ static void enter(struct cpu *c, uint64_t va, unsigned mmu, const struct cpu_tra
     } else if (t->page_bits > MEM_PAGE_BITS) {
         x->large[cpu_large_bit(va) / 64] |= 1ULL << (cpu_large_bit(va) % 64);
     }
-    c->stats.tlb_fills++;
+    cpu_count(&c->stats.tlb_fills);
 }
 
 static struct place place_of(const struct mem *mem, uint8_t *host)

@@ -238,12 +238,13 @@ static struct block *insert(struct cache *cache, struct cpu *c, const uint8_t *h
     };
     memcpy(b->insns, insns, count * sizeof(insns[0]));
     page->blocks = b;
+    cache->blocks++;
     page->chunks |= chunk_mask(offset, offset + b->bytes - 1);
     page->writes = 0;
     struct cache_slot *slot = slot_of(cache, host, b->mode);
     cache->slots_used += !slot->key;
     *slot = (struct cache_slot){key_of(host, b->mode), b};
-    c->stats.blocks_decoded++;
+    cpu_count(&c->stats.blocks_decoded);
     trace_block_decode(c->index, c->pc, b->mode, b->count, b->bytes);
     return b;
 }
@@ -276,12 +277,29 @@ void cache_reset(struct engine *e)
     cache->slots_used = 0;
     trace_cache_reset(cache->arena_used);
     cache->arena_used = 0;
+    cache->blocks = 0;
+    cache->evictions++;
     if (e->jit)
         jit_reset(e);
     for (unsigned i = 0; i < ENGINE_MAX_CPUS; i++) {
         if (e->cpus[i])
             cpu_flush_jumps(e->cpus[i]->c);
     }
+}
+
+void cache_usage(struct engine *e, struct cache_usage *ret)
+{
+    struct cache *cache = &e->cache;
+
+    mutex_lock(&cache->lock);
+    *ret = (struct cache_usage){.blocks = cache->blocks,
+                                .killed = cache->killed,
+                                .evictions = cache->evictions,
+                                .decoded_used = cache->arena_used,
+                                .size = cache->arena_size};
+    if (e->jit)
+        jit_usage(e, ret);
+    mutex_unlock(&cache->lock);
 }
 
 enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret)
@@ -296,7 +314,7 @@ enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret)
     if (rc != CPU_OK || f.uncached)
         return rc;
     const uint8_t *host = f.host;
-    c->stats.jump_misses++;
+    cpu_count(&c->stats.block_lookups);
     mutex_lock(&e->cache.lock);
     struct block *b = cache_look_up(&e->cache, host, c->mode);
     if (!b) {
@@ -344,6 +362,8 @@ static void kill_block(struct engine *e, struct block *b) REQUIRES(e->cache.lock
     *slot = (struct cache_slot){.key = SLOT_DELETED};
     trace_block_kill(b->host, b->mode, b->count);
     __atomic_store_n(&b->dead, true, __ATOMIC_RELAXED);
+    e->cache.killed++;
+    e->cache.blocks--;
     if (e->jit)
         jit_unlink(e, b);
 }

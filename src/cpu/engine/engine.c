@@ -37,6 +37,7 @@ int engine_new(const struct engine_config *config, struct engine **ret, struct e
     }
     struct mem_code_listener listener = {.written = code_written, .arg = e};
     mem_set_code_listener(config->mem, &listener);
+    stats_start(e);
     *ret = e;
     return 0;
 }
@@ -45,6 +46,7 @@ void engine_free(struct engine *e)
 {
     if (!e)
         return;
+    stats_stop(e);
     jit_free(e);
     cache_done(&e->cache);
     cond_done(&e->world.changed);
@@ -208,12 +210,13 @@ static void vcpu_destroy(struct vcpu *v)
     free(ec);
 }
 
-#define VCPU_OPS(kind_name)                                                             \
-    {                                                                                   \
-        .name = (kind_name), .run = engine_run, .kick = kick, .set_irq = set_irq,       \
-        .request = request, .reset = reset, .get_reg = get_reg, .set_reg = set_reg,     \
-        .registers = registers, .translate = translate, .set_debug = set_debug,         \
-        .instructions = instructions, .save = save, .load = load, .free = vcpu_destroy, \
+#define VCPU_OPS(kind_name)                                                                   \
+    {                                                                                         \
+        .name = (kind_name), .run = engine_run, .kick = kick, .set_irq = set_irq,             \
+        .request = request, .reset = reset, .get_reg = get_reg, .set_reg = set_reg,           \
+        .registers = registers, .translate = translate, .set_debug = set_debug,               \
+        .instructions = instructions, .counters = stats_counters, .save = save, .load = load, \
+        .free = vcpu_destroy,                                                                 \
     }
 
 static const struct vcpu_ops vcpu_ops[] = {

@@ -29,6 +29,7 @@ struct engine_config {
     unsigned profile;   /* enum engine_profile */
     unsigned vlen;      /* bits of a vector register, 128, 256 or 512; 0 = 256 */
     size_t cache_bytes; /* translation cache bound, 0 = default */
+    bool stats;         /* measure where time goes, for vcpu_counters() */
 };
 
 /** One engine a machine: the translation cache that its vCPUs share. Registers itself as the mem's

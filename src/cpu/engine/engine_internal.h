@@ -57,14 +57,18 @@ struct cache_slot {
 
 struct cache {
     struct mutex lock;
-    struct cache_slot *slots; /* [lock] open addressing, linear probing */
-    size_t slot_mask;         /* [lock] their number - 1 */
-    size_t slots_used;        /* [lock] that have a key */
-    struct code_page **pages; /* [lock] 1 << CACHE_HASH_BITS heads */
-    uint8_t *arena;           /* [init] blocks and code_pages; freed as a whole */
-    size_t arena_size;        /* [init] */
-    size_t arena_used;        /* [lock] */
+    struct cache_slot *slots;           /* [lock] open addressing, linear probing */
+    size_t slot_mask;                   /* [lock] their number - 1 */
+    size_t slots_used;                  /* [lock] that have a key */
+    struct code_page **pages;           /* [lock] 1 << CACHE_HASH_BITS heads */
+    uint8_t *arena;                     /* [init] blocks and code_pages; freed as a whole */
+    size_t arena_size;                  /* [init] */
+    size_t arena_used;                  /* [lock] */
+    uint64_t blocks, killed, evictions; /* [lock] statistics: there are; ever */
 };
+
+/** What a vCPU is at. */
+enum engine_tier { TIER_ENGINE, TIER_INTERPRETER, TIER_CODE, TIER_TRANSLATOR, TIER_IDLE, TIERS };
 
 struct engine_cpu {
     struct vcpu vcpu; /* first */
@@ -84,6 +88,11 @@ struct engine_cpu {
     struct replay *replay; /* engine=check */
     struct cpu *shadow;    /* engine=check: state of the second run */
     struct vcpu_exit shadow_exit;
+    /* stats.c */
+    uint8_t tier;            /* [atomic] enum engine_tier */
+    pid_t tid;               /* [atomic] the thread that last ran it */
+    int64_t sampled_ns;      /* [world.lock] its CPU time at the last sample */
+    uint64_t tier_ns[TIERS]; /* [atomic] */
 };
 
 struct engine {
@@ -97,6 +106,7 @@ struct engine {
     char isa[640]; /* [init] */
     struct cache cache;
     struct jit *jit; /* NULL: interpreter only */
+    struct loop_timer sampler;
 };
 
 /* world.c */
@@ -132,6 +142,24 @@ void cache_trim(struct cache *cache, void *p, size_t size) REQUIRES(cache->lock)
 void cache_start_over(struct engine_cpu *ec);
 /** Forget everything. World exclusive. */
 void cache_reset(struct engine *e) REQUIRES(e->cache.lock);
+
+struct cache_usage {
+    uint64_t blocks, killed, evictions;
+    size_t decoded_used, code_used, size;
+};
+/** Takes cache.lock. */
+void cache_usage(struct engine *e, struct cache_usage *ret);
+void jit_usage(struct engine *e, struct cache_usage *ret) REQUIRES(e->cache.lock);
+
+/* stats.c */
+void stats_start(struct engine *e);
+void stats_stop(struct engine *e);
+size_t stats_counters(struct vcpu *v, struct counter *ret, size_t max);
+/** The vCPU is at that now. Its own thread. */
+static inline void engine_tier(struct engine_cpu *ec, enum engine_tier tier)
+{
+    __atomic_store_n(&ec->tier, (uint8_t)tier, __ATOMIC_RELAXED); /* a sampler looks */
+}
 
 /* check.c */
 must_check int check_init(struct engine_cpu *ec);

@@ -163,6 +163,52 @@ TEST(a_loop_runs_under_every_engine)
         loop_program(kinds[i]);
 }
 
+static uint64_t counter(struct machine *m, const char *name)
+{
+    struct counter rows[VCPU_MAX_COUNTERS];
+    size_t count = vcpu_counters(m->vcpus[0], rows, ARRAY_SIZE(rows));
+
+    EXPECT_TRUE(count < ARRAY_SIZE(rows)); /* or some may be missing */
+    for (size_t i = 0; i < count; i++) {
+        if (!strcmp(rows[i].name, name))
+            return rows[i].value;
+    }
+    test_fail(__FILE__, __LINE__, "no counter is called %s", name);
+    return 0;
+}
+
+static void counting_program(enum engine_kind kind)
+{
+    struct machine m;
+
+    machine_init(&m, kind, 1);
+    emit_li(&m, T0, 1000);
+    emit(&m, "csrrw", ZERO, T0, 0, 0x340); /* mscratch: within the block */
+    emit(&m, "csrrs", ZERO, T0, 0, 0x304); /* mie: ends it */
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, -12);
+    emit_stop(&m, A0);
+    run_until_stopped(&m);
+    EXPECT_TRUE(counter(&m, "instructions") >= 4000);
+    EXPECT_TRUE(counter(&m, "blocks_decoded") >= 3);
+    EXPECT_EQ(counter(&m, "monitor_calls"), 1);
+    EXPECT_TRUE(counter(&m, "cache_size") > 0);
+    if (kind == ENGINE_JIT) { /* and but for the first rounds nothing comes to the run loop */
+        EXPECT_TRUE(counter(&m, "system_insns") > 900);
+        EXPECT_TRUE(counter(&m, "blocks_interpreted") + counter(&m, "exits_indirect") < 100);
+        EXPECT_TRUE(counter(&m, "blocks_translated") >= 2);
+    } else {
+        EXPECT_EQ(counter(&m, "system_insns"), 0);
+    }
+    machine_done(&m);
+}
+
+TEST(what_was_done_is_counted)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        counting_program(kinds[i]);
+}
+
 static void expect_regions(struct machine *m, enum engine_kind kind)
 {
     const struct cpu *c = engine_cpu_of(m->vcpus[0])->c;

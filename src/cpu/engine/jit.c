@@ -92,14 +92,15 @@ static struct host_next system_one(void *state, const void *insn)
 
     c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     enum cpu_status status = c->ops->interp(c, insn, 1);
+    cpu_count(&c->stats.system_insns);
     if (status == CPU_EXCEPTION) {
         c->ops->take_exception(c);
     } else if (status != CPU_OK && status != CPU_RETRANSLATE) {
         c->status = status;
         return (struct host_next){NULL, HOST_LEAVE_STATUS};
     }
-    const struct jump_entry *j = cpu_jump_at(c, c->pc);
-    if (j->key != c->pc || j->code_mode != ((uint32_t)c->mode | JUMP_VALID))
+    const struct jump_entry *j = cpu_find_jump(c, c->pc);
+    if (!j || !j->code_mode)
         return (struct host_next){NULL, HOST_LEAVE_INDIRECT};
     c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     return (struct host_next){j->code, 0};
@@ -191,6 +192,12 @@ void jit_free(struct engine *e)
     codebuf_done(&j->code);
     free(j);
     e->jit = NULL;
+}
+
+void jit_usage(struct engine *e, struct cache_usage *ret)
+{
+    ret->code_used = e->jit->code.used;
+    ret->size += e->jit->code.size;
 }
 
 void jit_reset(struct engine *e)
@@ -311,6 +318,7 @@ enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
     struct engine *e = ec->engine;
     enum jit_result result = JIT_REFUSED;
 
+    engine_tier(ec, TIER_TRANSLATOR);
     mutex_lock(&e->cache.lock);
     if (b->code) {
         result = JIT_DONE;
@@ -321,7 +329,7 @@ enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
             __atomic_store_n(&b->code, b->jit->code.entry,
                              __ATOMIC_RELEASE); /* pairs with the acquire loads */
             trace_block_translate(ec->c->index, ec->c->pc, b->jit->code.size);
-            ec->c->stats.blocks_translated++;
+            cpu_count(&ec->c->stats.blocks_translated);
             result = JIT_DONE;
         } else if (rc == -ENOSPC) {
             result = JIT_FULL;
@@ -330,6 +338,7 @@ enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
         }
     }
     mutex_unlock(&e->cache.lock);
+    engine_tier(ec, TIER_ENGINE);
     if (result == JIT_FULL)
         cache_start_over(ec);
     return result;
@@ -353,7 +362,7 @@ static void make_region(struct engine *e, struct cpu *c, struct block *head) REQ
     host_kill(e->jit->host, &head->jit->code);
     __atomic_store_n(&head->code, head->region->code.entry, __ATOMIC_RELEASE); /* as above */
     trace_region_translate(c->index, (const void *)head->host, r.count, head->region->code.size);
-    c->stats.regions_translated++;
+    cpu_count(&c->stats.regions_translated);
 }
 
 /* Is the exit, which goes back to @to, to stay unlinked for now? */
@@ -405,12 +414,19 @@ void jit_unlink(struct engine *e, struct block *b)
 enum cpu_status jit_run(struct engine_cpu *ec, struct cpu *c, struct block *b, bool chain)
 {
     struct host_leave leave;
+    uint64_t *const exits[] = {[HOST_LEAVE_DIRECT] = &c->stats.exits_direct,
+                               [HOST_LEAVE_INDIRECT] = &c->stats.exits_indirect,
+                               [HOST_LEAVE_ATTENTION] = &c->stats.exits_attention,
+                               [HOST_LEAVE_STATUS] = &c->stats.exits_status};
 
     if (chain && ec->link_from)
         link_exit(ec->engine, c, ec->link_from, ec->link_exit, b);
     ec->link_from = NULL;
     c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    engine_tier(ec, TIER_CODE);
     leave = host_enter(ec->engine->jit->host, c, b->code);
+    engine_tier(ec, TIER_ENGINE);
+    cpu_count(exits[leave.kind]);
     if (leave.kind == HOST_LEAVE_STATUS)
         return (enum cpu_status)c->status;
     if (leave.kind == HOST_LEAVE_DIRECT && chain) {

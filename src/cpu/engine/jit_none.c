@@ -30,3 +30,7 @@ void jit_unlink(struct engine *e, struct block *b)
 void jit_reset(struct engine *e)
 {
 }
+
+void jit_usage(struct engine *e, struct cache_usage *ret)
+{
+}

@@ -4,6 +4,8 @@
 #include "cpu/engine/engine_internal.h"
 #include "cpu/engine/trace_engine.h"
 
+#include <unistd.h>
+
 /* Interpretations after which a block is translated: most of a boot's code runs once or twice. */
 #define HOT_HITS 8
 
@@ -70,6 +72,7 @@ static void wait_for_interrupt(struct engine_cpu *ec)
     struct cpu *c = ec->c;
     bool slept = false;
 
+    engine_tier(ec, TIER_IDLE);
     for (; !c->ops->wakes(c); slept = true) {
         if (!doze(c, c->ops->next_timer_ns(c)))
             return;
@@ -116,7 +119,7 @@ static bool at_breakpoint(const struct engine_cpu *ec)
 static enum jit_result ready(struct engine_cpu *ec, struct block *b)
 {
     struct cpu *c = ec->c;
-    struct jump_entry *j = cpu_jump_at(c, c->pc);
+    struct jump_entry *j = cpu_find_jump(c, c->pc);
 
     if (!b->code) {
         enum jit_result rc = JIT_REFUSED;
@@ -126,7 +129,7 @@ static enum jit_result ready(struct engine_cpu *ec, struct block *b)
         if (rc != JIT_DONE)
             return rc;
     }
-    if (j->key == c->pc && j->block == b) /* now generated code finds it too */
+    if (j && j->block == b) /* now generated code finds it too */
         j->code = b->code, j->code_mode = j->mode;
     return JIT_DONE;
 }
@@ -149,8 +152,11 @@ static enum cpu_status run_block(struct engine_cpu *ec, struct block *b)
     }
     ec->link_from = NULL;
     c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
-    c->stats.interp_blocks++;
-    return c->ops->interp(c, b->insns, b->count);
+    cpu_count(&c->stats.blocks_interpreted);
+    engine_tier(ec, TIER_INTERPRETER);
+    enum cpu_status status = c->ops->interp(c, b->insns, b->count);
+    engine_tier(ec, TIER_ENGINE);
+    return status;
 }
 
 /* With breakpoints: interpret @b, or only its first instruction if a later one has a breakpoint. */
@@ -170,13 +176,12 @@ static enum cpu_status run_watched(struct engine_cpu *ec, struct block *b)
 static enum cpu_status run_next(struct engine_cpu *ec)
 {
     struct cpu *c = ec->c;
-    const struct jump_entry *j = cpu_jump_at(c, c->pc);
-    struct block *b = j->block;
+    const struct jump_entry *j = cpu_find_jump(c, c->pc);
+    struct block *b = j ? j->block : NULL;
 
     if (unlikely(ec->debugging && (ec->debug.step || ec->debug.watchpoint_count)))
         return engine_step(c);
-    if (unlikely(j->key != c->pc || j->mode != ((uint32_t)c->mode | JUMP_VALID) ||
-                 __atomic_load_n(&b->dead, __ATOMIC_RELAXED))) {
+    if (unlikely(!b || __atomic_load_n(&b->dead, __ATOMIC_RELAXED))) {
         enum cpu_status rc = cache_find(ec, &b);
 
         if (rc != CPU_OK)
@@ -205,9 +210,11 @@ static bool turn(struct engine_cpu *ec, struct vcpu_exit *exit)
     case CPU_RETRANSLATE:
         break;
     case CPU_EXCEPTION:
+        cpu_count(&c->stats.exceptions);
         c->ops->take_exception(c);
         break;
     case CPU_WFI:
+        cpu_count(&c->stats.waits);
         if (!ec->debug.step)
             wait_for_interrupt(ec);
         break;
@@ -233,12 +240,14 @@ void engine_run(struct vcpu *v, struct vcpu_exit *ret)
 
     *ret = (struct vcpu_exit){.reason = VCPU_EXIT_KICK};
     ec->c->exit = ret;
+    __atomic_store_n(&ec->tid, gettid(), __ATOMIC_RELAXED); /* for the sampler */
     __atomic_store_n(&ec->c->attention, 1,
                      __ATOMIC_RELAXED); /* look at everything once; our own thread reads it */
     world_enter(ec);
     while (!turn(ec, ret))
         ;
     world_leave(ec);
+    cpu_count(&ec->c->stats.monitor_calls);
     trace_cpu_exit(ec->c->index, (int)ret->reason, ec->c->pc);
     ec->c->exit = NULL;
 }

@@ -43,9 +43,10 @@ struct host_env {
      * at memo_used + 4 * m. memo_count 0: there are none. */
     uint32_t memo, memo_stride, memo_count, memo_used;
     bool memo_all; /* not only where the page is likely to be the same again: for tests */
-    /* The jump cache entry of pc is number (pc >> 1) & (2^jump_bits - 1) of 32-byte entries, which
-     * begin at jumps + jump_stride * (the mode's bits 2 and 3); it is taken if key == pc and the
-     * 32-bit jump_mode == the unit's mode | jump_valid. */
+    /* The jump cache entry of pc is number ((pc ^ pc >> jump_bits) >> 1) & (2^jump_bits - 1) of
+     * 32-byte entries, which begin at jumps + jump_stride * (the mode's bits 2 and 3); it is taken
+     * if key == pc and the 32-bit jump_mode == the unit's mode | jump_valid; else the entry of
+     * number ^ 1, if its is the state's mode | jump_valid. */
     uint32_t jumps, jump_stride, jump_bits, jump_key, jump_code, jump_mode, jump_valid;
 
     /* Slow paths, as in cpu.h; they return its enum cpu_status (0 = go on). */

@@ -66,7 +66,7 @@ enum common_routine {
     COMMON_CALL_FP,   /* the same; exceptions that it raises in MXCSR count */
     COMMON_SYSTEM,    /* rsi = decoded instruction, rdx = its page offset: execute it, go on */
     COMMON_SYSTEM_FP, /* the same, with fp_flags exact before */
-    COMMON_INDIRECT,  /* rax = pc, which the jump cache does not know: leave */
+    COMMON_INDIRECT,  /* rax = pc, rcx = 32 * number of its jump cache entry, which is another's */
     COMMON_COUNT
 };
 

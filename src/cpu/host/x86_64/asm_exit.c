@@ -180,6 +180,8 @@ static void jump_cached(struct asm_state *a)
     int64_t jumps = v->jumps + (int64_t)v->jump_stride * (int64_t)(a->f->mode >> 2 & 3);
 
     emit_mov(&a->e, false, RCX, RAX);
+    emit_shift(&a->e, SH_SHR, false, rm_reg(RCX), v->jump_bits);
+    emit_rr(&a->e, X_XOR + 2, false, RCX, RAX);
     emit_group1(&a->e, G1_AND, false, rm_reg(RCX), (int32_t)(MASK(v->jump_bits) << 1));
     emit_shift(&a->e, SH_SHL, false, rm_reg(RCX), 4);
     emit_op(&a->e, X_CMP + 2, true, RAX, rm_sib(REG_CONTEXT, RCX, 0, jumps + v->jump_key));

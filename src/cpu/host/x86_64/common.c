@@ -197,9 +197,31 @@ static void system_insn(struct host *h, struct emit *e, enum common_routine r,
     emit_jmp(e, h->common[COMMON_LEAVE]);
 }
 
+/** The other entry of the pair, or leave. */
 static void indirect(struct host *h, struct emit *e)
 {
+    const struct host_env *v = &h->env;
+    uint8_t *other_pc, *other_mode;
+
     begin(h, e, COMMON_INDIRECT);
+    emit_op(e, X_LOAD, false, RDX, rm_state(v->mode));
+    emit_mov(e, false, RSI, RDX);
+    emit_shift(e, SH_SHR, false, rm_reg(RSI), 2);
+    emit_group1(e, G1_AND, false, rm_reg(RSI), 3);
+    emit_op_imm(e, X_IMULI, true, RSI, rm_reg(RSI), 4);
+    emit32(e, v->jump_stride);
+    emit_group1(e, G1_XOR, false, rm_reg(RCX), 1 << 5);
+    emit_rr(e, X_ADD + 2, true, RSI, RCX);
+    emit_op(e, X_CMP + 2, true, RAX, rm_sib(REG_CONTEXT, RSI, 0, v->jumps + v->jump_key));
+    other_pc = emit_jcc_short(e, CC_NE);
+    emit_group1(e, G1_OR, false, rm_reg(RDX), (int32_t)v->jump_valid);
+    emit_op(e, X_CMP + 2, false, RDX, rm_sib(REG_CONTEXT, RSI, 0, v->jumps + v->jump_mode));
+    other_mode = emit_jcc_short(e, CC_NE);
+    emit_group1(e, G1_AND, true, rm_reg(RAX), -4096);
+    emit_op(e, X_STORE, true, RAX, rm_state(v->code_page));
+    emit_op(e, X_GROUP5, false, 4, rm_sib(REG_CONTEXT, RSI, 0, v->jumps + v->jump_code));
+    emit_here(e, other_pc);
+    emit_here(e, other_mode);
     emit_op(e, X_STORE, true, RAX, rm_state(h->env.pc));
     emit_const(e, RAX, HOST_LEAVE_INDIRECT);
     emit_jmp(e, h->common[COMMON_LEAVE]);

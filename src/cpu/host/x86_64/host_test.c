@@ -190,3 +190,45 @@ TEST(random_units_without_fma)
 {
     random_units(~(unsigned)(HOST_FMA | HOST_AVX), 5000, 40, false, LINE);
 }
+
+/** Where an indirect exit goes if its pc's place in the jump cache is another's and @other is in
+ * the second one. */
+static struct host_leave leave_by_pair(const struct m_jump *other)
+{
+    const uint64_t pc = M_CODE_PAGE + 0x5008;
+    unsigned place = (unsigned)((pc ^ pc >> M_JUMP_BITS) >> 1) & ((1 << M_JUMP_BITS) - 1);
+    struct m_jump *pair = machines[0].context.jumps;
+    struct host_code c;
+    struct m_state s;
+
+    ir_reset(unit);
+    ir_guest_insn(unit, 0);
+    ir_exit_indirect(unit, ir_const(unit, IR_I64, (int64_t)pc), IR_HINT_NONE);
+    ASSERT_EQ(host_compile(host, unit, NULL, &c), 0);
+    m_init(&s, &machines[0], 1);
+    pair[place] = (struct m_jump){.key = pc + 4096, .code = c.entry, .code_mode = 1u << 31};
+    pair[place ^ 1] = *other;
+    struct host_leave leave = host_enter(host, &s, c.entry);
+    EXPECT_EQ(s.pc, leave.kind == HOST_LEAVE_STATUS ? (pc & ~4095ULL) + 0x100 : pc);
+    return leave;
+}
+
+TEST(the_jump_cache_has_pairs)
+{
+    struct host_code there;
+    struct m_jump other = {.key = M_CODE_PAGE + 0x5008, .code_mode = 1u << 31};
+
+    setup(host_features());
+    ir_reset(unit);
+    ir_guest_insn(unit, 8);
+    ir_exit_status(unit, 0x100, 2);
+    ASSERT_EQ(host_compile(host, unit, NULL, &there), 0);
+    other.code = there.entry;
+    EXPECT_EQ(leave_by_pair(&other).kind, HOST_LEAVE_STATUS);
+    other.code_mode |= 4; /* of another mode */
+    EXPECT_EQ(leave_by_pair(&other).kind, HOST_LEAVE_INDIRECT);
+    other.code_mode = 1u << 31;
+    other.key += 2;
+    EXPECT_EQ(leave_by_pair(&other).kind, HOST_LEAVE_INDIRECT);
+    teardown();
+}
