@@ -9,6 +9,16 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+TEST(error_has_no_control_characters)
+{
+    struct error err = {0};
+
+    (void)error_set(&err, EINVAL, "'%s' is ä \u20ac", "\n\x1b[2J\xc2\x9b\x7f\xc2");
+    EXPECT_STR(error_text(&err), "'??[2J???\xc2' is ä \u20ac");
+    error_prefix(&err, "%s", "a\tb\r");
+    EXPECT_STR(error_text(&err), "a?b?: '??[2J???\xc2' is ä \u20ac");
+}
+
 TEST(error_keeps_the_first_cause)
 {
     struct error err = {0};

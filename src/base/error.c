@@ -5,6 +5,18 @@
 #include <stdio.h>
 #include <string.h>
 
+void text_make_printable(char *text)
+{
+    for (unsigned char *c = (unsigned char *)text; *c; c++) {
+        bool is_c1 = c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0;
+
+        if (*c < ' ' || *c == 0x7f || is_c1)
+            *c = '?';
+        if (is_c1)
+            *++c = '?';
+    }
+}
+
 int error_set(struct error *err, int code, const char *fmt, ...)
 {
     int saved_errno = errno;
@@ -16,6 +28,7 @@ int error_set(struct error *err, int code, const char *fmt, ...)
         va_start(ap, fmt);
         (void)vsnprintf(err->text, sizeof(err->text), fmt, ap); /* truncation is fine */
         va_end(ap);
+        text_make_printable(err->text);
         err->code = code;
     }
     errno = saved_errno;
@@ -34,6 +47,7 @@ void error_prefix(struct error *err, const char *fmt, ...)
     va_start(ap, fmt);
     (void)vsnprintf(err->text, sizeof(err->text), fmt, ap);
     va_end(ap);
+    text_make_printable(err->text);
     n = strlen(err->text);
     (void)snprintf(err->text + n, sizeof(err->text) - n, ": %s", old);
 }

@@ -45,13 +45,14 @@ static void report(void *arg, const char *text)
 static void print_json(const struct disk *d, const struct disk_check *c)
 {
     disk_cli_print_json(json_pack(
-        "{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "filename", d->path,
-        "format", disk_format_name(d->format), "check-errors", 0, "corruptions",
-        (json_int_t)(c->errors - c->errors_fixed), "leaks", (json_int_t)(c->leaks - c->leaks_fixed),
-        "corruptions-fixed", (json_int_t)c->errors_fixed, "leaks-fixed", (json_int_t)c->leaks_fixed,
-        "total-clusters", (json_int_t)c->clusters, "allocated-clusters", (json_int_t)c->allocated,
-        "fragmented-clusters", (json_int_t)c->fragmented, "compressed-clusters",
-        (json_int_t)c->packed, "image-end-offset", (json_int_t)c->end_bytes));
+        "{s:o, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "filename",
+        disk_cli_json_text(d->path), "format", disk_format_name(d->format), "check-errors", 0,
+        "corruptions", (json_int_t)(c->errors - c->errors_fixed), "leaks",
+        (json_int_t)(c->leaks - c->leaks_fixed), "corruptions-fixed", (json_int_t)c->errors_fixed,
+        "leaks-fixed", (json_int_t)c->leaks_fixed, "total-clusters", (json_int_t)c->clusters,
+        "allocated-clusters", (json_int_t)c->allocated, "fragmented-clusters",
+        (json_int_t)c->fragmented, "compressed-clusters", (json_int_t)c->packed, "image-end-offset",
+        (json_int_t)c->end_bytes));
 }
 
 static void print_text(const struct disk_check *c)

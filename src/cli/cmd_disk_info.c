@@ -28,7 +28,7 @@ static json_t *fact_json(const struct disk_fact *f)
 {
     switch (f->kind) {
     case DISK_FACT_TEXT:
-        return json_string(f->text);
+        return disk_cli_json_text(f->text);
     case DISK_FACT_NUMBER:
         return json_integer((json_int_t)f->number);
     case DISK_FACT_BOOL:
@@ -44,11 +44,12 @@ static json_t *snapshots_json(const struct disk_snapshot *s)
     for (; s; s = s->next)
         (void)json_array_append_new(
             array,
-            json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "id", s->id ? s->id : "", "name",
-                      s->name ? s->name : "", "vm-state-size", (json_int_t)s->state_bytes,
-                      "date-sec", (json_int_t)s->date_s, "date-nsec", (json_int_t)0, "vm-clock-sec",
-                      (json_int_t)(s->clock_ns / 1000000000), "vm-clock-nsec",
-                      (json_int_t)(s->clock_ns % 1000000000)));
+            json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "id",
+                      disk_cli_json_text(s->id ? s->id : ""), "name",
+                      disk_cli_json_text(s->name ? s->name : ""), "vm-state-size",
+                      (json_int_t)s->state_bytes, "date-sec", (json_int_t)s->date_s, "date-nsec",
+                      (json_int_t)0, "vm-clock-sec", (json_int_t)(s->clock_ns / 1000000000),
+                      "vm-clock-nsec", (json_int_t)(s->clock_ns % 1000000000)));
     return array;
 }
 
@@ -63,9 +64,9 @@ static json_t *bitmaps_json(const struct disk_bitmap *b)
             (void)json_array_append_new(flags, json_string("auto"));
         if (b->inconsistent)
             (void)json_array_append_new(flags, json_string("in-use"));
-        (void)json_array_append_new(array,
-                                    json_pack("{s:o, s:s, s:I}", "flags", flags, "name", b->name,
-                                              "granularity", (json_int_t)b->granularity_bytes));
+        (void)json_array_append_new(array, json_pack("{s:o, s:o, s:I}", "flags", flags, "name",
+                                                     disk_cli_json_text(b->name), "granularity",
+                                                     (json_int_t)b->granularity_bytes));
     }
     return array;
 }
@@ -84,7 +85,7 @@ static json_t *specific_json(const struct disk *d, const struct disk_info *info)
 static json_t *layer_json(const struct disk *d, const struct disk_info *info)
 {
     json_t *j =
-        json_pack("{s:s, s:s, s:I, s:I, s:b}", "filename", d->path, "format",
+        json_pack("{s:o, s:s, s:I, s:I, s:b}", "filename", disk_cli_json_text(d->path), "format",
                   disk_format_name(d->format), "virtual-size", (json_int_t)d->size_bytes,
                   "actual-size", (json_int_t)info->space_bytes, "dirty-flag", info->is_dirty);
 
@@ -97,11 +98,12 @@ static json_t *layer_json(const struct disk *d, const struct disk_info *info)
     if (d->backing_path) {
         cleanup(freep) char *full = disk_path_beside(d->path, d->backing_path);
 
-        (void)json_object_set_new(j, "backing-filename", json_string(d->backing_path));
-        (void)json_object_set_new(j, "full-backing-filename", json_string(full ? full : ""));
+        (void)json_object_set_new(j, "backing-filename", disk_cli_json_text(d->backing_path));
+        (void)json_object_set_new(j, "full-backing-filename", disk_cli_json_text(full ? full : ""));
     }
     if (d->backing_format)
-        (void)json_object_set_new(j, "backing-filename-format", json_string(d->backing_format));
+        (void)json_object_set_new(j, "backing-filename-format",
+                                  disk_cli_json_text(d->backing_format));
     if (info->snapshots)
         (void)json_object_set_new(j, "snapshots", snapshots_json(info->snapshots));
     if (info->facts || info->bitmaps)
@@ -121,6 +123,14 @@ int disk_cli_info_json(struct disk *d, json_t **ret, struct error *err)
     return 0;
 }
 
+/** "KEY: TEXT", of a text out of an image. */
+static void print_text(const char *key, const char *text)
+{
+    (void)printf("%s: ", key);
+    disk_cli_print_text(text);
+    (void)putchar('\n');
+}
+
 static void print_snapshots(const struct disk_snapshot *s)
 {
     char text[64];
@@ -134,8 +144,12 @@ static void print_snapshots(const struct disk_snapshot *s)
 
         if (localtime_r(&t, &tm))
             (void)strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
-        (void)printf("  %s %s, %s, state of %s\n", s->id ? s->id : "-", s->name ? s->name : "-",
-                     date, disk_cli_bytes(s->state_bytes, text, sizeof(text)));
+        (void)printf("  ");
+        disk_cli_print_text(s->id ? s->id : "-");
+        (void)putchar(' ');
+        disk_cli_print_text(s->name ? s->name : "-");
+        (void)printf(", %s, state of %s\n", date,
+                     disk_cli_bytes(s->state_bytes, text, sizeof(text)));
     }
 }
 
@@ -144,17 +158,21 @@ static void print_facts(const struct disk_info *info)
     for (const struct disk_fact *f = info->facts; f; f = f->next) {
         if (f == info->facts)
             (void)printf("of the format:\n");
-        if (f->kind == DISK_FACT_TEXT)
-            (void)printf("  %s: %s\n", f->name, f->text);
-        else if (f->kind == DISK_FACT_NUMBER)
+        if (f->kind == DISK_FACT_TEXT) {
+            (void)printf("  ");
+            print_text(f->name, f->text);
+        } else if (f->kind == DISK_FACT_NUMBER) {
             (void)printf("  %s: %" PRIu64 "\n", f->name, f->number);
-        else
+        } else {
             (void)printf("  %s: %s\n", f->name, f->number ? "yes" : "no");
+        }
     }
     for (const struct disk_bitmap *b = info->bitmaps; b; b = b->next) {
         if (b == info->bitmaps)
             (void)printf("bitmaps:\n");
-        (void)printf("  %s: granularity %" PRIu64 "%s%s\n", b->name, b->granularity_bytes,
+        (void)printf("  ");
+        disk_cli_print_text(b->name);
+        (void)printf(": granularity %" PRIu64 "%s%s\n", b->granularity_bytes,
                      b->enabled ? "" : ", disabled", b->inconsistent ? ", inconsistent" : "");
     }
 }
@@ -163,15 +181,16 @@ static void print_layer(const struct disk *d, const struct disk_info *info)
 {
     char text[64];
 
-    (void)printf("image: %s\nformat: %s\n", d->path, disk_format_name(d->format));
+    print_text("image", d->path);
+    (void)printf("format: %s\n", disk_format_name(d->format));
     (void)printf("virtual size: %s\n", disk_cli_bytes(d->size_bytes, text, sizeof(text)));
     (void)printf("disk size: %s\n", disk_cli_bytes(info->space_bytes, text, sizeof(text)));
     if (d->cluster_bytes)
         (void)printf("cluster size: %s\n", disk_cli_bytes(d->cluster_bytes, text, sizeof(text)));
     if (d->backing_path)
-        (void)printf("backing image: %s\n", d->backing_path);
+        print_text("backing image", d->backing_path);
     if (d->backing_format)
-        (void)printf("backing format: %s\n", d->backing_format);
+        print_text("backing format", d->backing_format);
     if (info->is_encrypted)
         (void)printf("encrypted: yes\n");
     if (info->is_dirty)

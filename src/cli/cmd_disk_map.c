@@ -62,15 +62,17 @@ static void print_run(const struct run_of *r, json_t *array)
 
         if (e->kind == DISK_DATA && e->file) {
             (void)json_object_set_new(j, "offset", json_integer((json_int_t)e->file_offset));
-            (void)json_object_set_new(j, "filename", json_string(e->file->path));
+            (void)json_object_set_new(j, "filename", disk_cli_json_text(e->file->path));
         }
         (void)json_array_append_new(array, j);
         return;
     }
     (void)printf("%#14" PRIx64 " %#14" PRIx64 "  %-6s %5u", r->start, e->size, names[e->kind],
                  e->depth);
-    if (e->kind == DISK_DATA && e->file)
-        (void)printf("  %#14" PRIx64 "  %s", e->file_offset, e->file->path);
+    if (e->kind == DISK_DATA && e->file) {
+        (void)printf("  %#14" PRIx64 "  ", e->file_offset);
+        disk_cli_print_text(e->file->path);
+    }
     (void)putchar('\n');
 }
 

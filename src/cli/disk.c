@@ -185,6 +185,31 @@ void disk_cli_print_json(json_t *j)
     json_decref(j);
 }
 
+void disk_cli_print_text(const char *text)
+{
+    cleanup(freep) char *copy = strdup(text);
+
+    if (copy) {
+        text_make_printable(copy);
+        (void)fputs(copy, stdout);
+    }
+}
+
+json_t *disk_cli_json_text(const char *text)
+{
+    json_t *j = json_string(text);
+    cleanup(freep) char *copy = j ? NULL : calloc(strlen(text) + 1, 3);
+    char *to = copy;
+
+    for (; copy && *text; text++) {
+        if ((unsigned char)*text < 0x80)
+            *to++ = *text;
+        else
+            to = stpcpy(to, "\ufffd");
+    }
+    return j || !copy ? j : json_string(copy);
+}
+
 const char *disk_cli_bytes(uint64_t bytes, char *buf, size_t size)
 {
     static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

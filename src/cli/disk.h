@@ -175,6 +175,12 @@ void disk_cli_print_json(json_t *j);
 /** What `disk info --json` says of @d, its top layer; the caller's. */
 must_check int disk_cli_info_json(struct disk *d, json_t **ret, struct error *err);
 
+/** Print @text, a name out of an image, without its control characters. */
+void disk_cli_print_text(const char *text);
+
+/** @text as JSON; what is no UTF-8 in it becomes U+FFFD. */
+json_t *disk_cli_json_text(const char *text);
+
 /** "1.5 GiB (1610612736 bytes)"; returns @buf. */
 const char *disk_cli_bytes(uint64_t bytes, char *buf, size_t size);
 
