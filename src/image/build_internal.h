@@ -50,6 +50,9 @@ must_check int build_find_kernel(struct build *b, struct package *ret[BUILD_KERN
  * there are none. */
 must_check int build_add_embedded(struct cpio *c, const char *folder);
 
+/** Put the programs of ours for guests of @arch into an initramfs. 0 or -errno. */
+must_check int build_add_programs(struct cpio *c, const char *arch);
+
 /** A kernel package's contents. */
 struct kernel {
     char *release;

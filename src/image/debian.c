@@ -214,12 +214,15 @@ static int add_boot_files(struct debian *d, struct payload *p, struct builder *b
 static int assemble(struct debian *d, struct payload *p, struct builder *builder, struct error *err)
 {
     cleanup(freep) char *busybox = build_deb_path(d->b, d->busybox, err);
-    int r = busybox ? add_packages(d, p, builder, err) : -ENOMEM;
+    cleanup(freep) char *programs = paths_format(err, "arch/%s/", d->b->spec.arch);
+    int r = busybox && programs ? add_packages(d, p, builder, err) : -ENOMEM;
 
     if (!r)
         r = add_embedded(p, "common/", err);
     if (!r)
         r = add_embedded(p, "debian/", err);
+    if (!r)
+        r = add_embedded(p, programs, err);
     if (!r)
         r = add_generated(d, p, err);
     if (!r)

@@ -1,11 +1,12 @@
-/* Files of guest/image, compiled in (tools/gen/embed.py writes the table). */
+/* Files of guest/image, and the guests' programs that the build makes, compiled in
+ * (tools/gen/embed.py writes the table). */
 #ifndef IMAGE_EMBEDDED_H
 #define IMAGE_EMBEDDED_H
 
 #include <stddef.h>
 
 struct embedded_file {
-    const char *path; /* below guest/image: "tiny/init" */
+    const char *path; /* below guest/image: "tiny/init"; of a program: "arch/riscv64/..." */
     unsigned mode;    /* 0644 or 0755 */
     const unsigned char *data;
     size_t size;

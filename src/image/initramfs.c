@@ -7,6 +7,7 @@
 
 #include <archive_entry.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define BUSYBOX_MAX (16u << 20)
@@ -73,4 +74,13 @@ int build_add_embedded(struct cpio *c, const char *folder)
             r = cpio_add_file(c, f->path + n, f->mode, f->data, f->size);
     }
     return r;
+}
+
+int build_add_programs(struct cpio *c, const char *arch)
+{
+    char folder[IMAGE_WORD_MAX + 8];
+
+    (void)snprintf(folder, sizeof(folder), "arch/%s/", arch);
+    int r = build_add_embedded(c, folder);
+    return r == -ENOENT ? 0 : r; /* there are none for that architecture yet */
 }

@@ -32,6 +32,8 @@ static int write_initrd(struct build *b, const char *busybox_deb, struct kernel 
         r = build_add_embedded(c, "common/");
     if (!r)
         r = build_add_embedded(c, "tiny/");
+    if (!r)
+        r = build_add_programs(c, b->spec.arch);
     if (r) {
         cpio_abandon(c);
         return error_set(err, -r, "cannot write '%s': %s", path, strerror(-r));
