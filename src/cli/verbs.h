@@ -5,9 +5,11 @@
 #include "cli/cmd.h"
 
 extern const struct cmd cmd_completion;
+extern const struct cmd cmd_cp;
 extern const struct cmd cmd_delete;
 extern const struct cmd cmd_disk;
 extern const struct cmd cmd_doctor;
+extern const struct cmd cmd_exec;
 extern const struct cmd cmd_export;
 extern const struct cmd cmd_help;
 extern const struct cmd cmd_image;
@@ -16,6 +18,7 @@ extern const struct cmd cmd_info;
 extern const struct cmd cmd_launch;
 extern const struct cmd cmd_list;
 extern const struct cmd cmd_run;
+extern const struct cmd cmd_shell;
 extern const struct cmd cmd_start;
 extern const struct cmd cmd_stop;
 extern const struct cmd cmd_version;

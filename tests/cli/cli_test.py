@@ -5,7 +5,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from tap import main, run, skip
 
 POSADA = sys.argv[1]
-SUBS = ["run", "launch", "start", "stop", "list", "info", "delete", "image", "image build", "image list", "image info", "image remove", "disk", "disk create",
+SUBS = ["run", "exec", "shell", "cp", "launch", "start", "stop", "list", "info", "delete", "export", "import", "image", "image build", "image list", "image info", "image remove", "disk", "disk create",
         "disk info", "disk convert", "disk check", "disk map", "disk compare",
         "disk measure", "disk resize", "disk rebase", "disk commit", "disk merge", "disk compact", "disk bitmap", "disk bench", "disk serve", "disk mount", "disk unmount", "doctor", "help", "completion",
         "version"]
