@@ -169,6 +169,8 @@ void cpu_enter_jump(struct cpu *c, const struct jump_entry *e, bool global)
     x->used |= (uint8_t)(16u << mmu);
     x->local |= (uint8_t)(global ? 0 : 16u << mmu);
     x->jump_pages[mmu][page / 64 % (JUMP_PAGES / 64)] |= 1ULL << (page % 64);
+    if ((e->key & (MEM_PAGE_SIZE - 1)) == MEM_PAGE_SIZE - 2) /* it may cross into the next one */
+        x->jump_pages[mmu][(page + 1) / 64 % (JUMP_PAGES / 64)] |= 1ULL << ((page + 1) % 64);
 }
 
 void cpu_set_context(struct cpu *c, uint64_t key)
@@ -225,6 +227,17 @@ static void flush_page_large(struct cpu_context *x, uint64_t va, unsigned bits, 
     flush_tables(x, which & 0xf0);
 }
 
+/* What begins right before @page may reach into it. */
+static void forget_crossing(struct jump_entry *jumps, uint64_t page)
+{
+    unsigned i = jump_index(page - 2);
+
+    for (unsigned n = 0; n < 2; n++) {
+        if (jumps[i ^ n].key == page - 2)
+            jumps[i ^ n] = (struct jump_entry){0};
+    }
+}
+
 static void flush_page(struct cpu_context *x, uint64_t va, unsigned which)
 {
     uint64_t number = va >> MEM_PAGE_BITS;
@@ -244,6 +257,7 @@ static void flush_page(struct cpu_context *x, uint64_t va, unsigned which)
         if (!(which >> (4 + m) & 1) ||
             !(x->jump_pages[m][number / 64 % (JUMP_PAGES / 64)] >> (number % 64) & 1))
             continue;
+        forget_crossing(x->jumps[m], number << MEM_PAGE_BITS);
         for (unsigned off = 0; off < MEM_PAGE_SIZE; off += 2) {
             struct jump_entry *e = &x->jumps[m][jump_index((number << MEM_PAGE_BITS) + off)];
 

@@ -212,6 +212,17 @@ static unsigned decode(struct cpu *c, const uint8_t *host, struct insn *insns, u
     return count;
 }
 
+/* A block of no instructions that dies when one of the @bytes at @host is written. */
+static void watch(struct cache *cache, struct code_page *page, struct block *b)
+    REQUIRES(cache->lock)
+{
+    b->page_next = page->blocks;
+    page->blocks = b;
+    page->chunks |= chunk_mask(b->page_offset, b->page_offset + b->bytes - 1u);
+    page->writes = 0;
+    cache->blocks++;
+}
+
 static struct block *insert(struct cache *cache, struct cpu *c, const uint8_t *host)
     REQUIRES(cache->lock)
 {
@@ -234,18 +245,44 @@ static struct block *insert(struct cache *cache, struct cpu *c, const uint8_t *h
             bytes, 2u), /* one that crosses the page (count 0) still depends on its first half */
         .page_offset = (uint16_t)offset,
         .system = count && (insns[0].flags & INSN_SYSTEM),
-        .page_next = page->blocks,
     };
     memcpy(b->insns, insns, count * sizeof(insns[0]));
-    page->blocks = b;
-    cache->blocks++;
-    page->chunks |= chunk_mask(offset, offset + b->bytes - 1);
-    page->writes = 0;
+    watch(cache, page, b);
     struct cache_slot *slot = slot_of(cache, host, b->mode);
     cache->slots_used += !slot->key;
     *slot = (struct cache_slot){key_of(host, b->mode), b};
     cpu_count(&c->stats.blocks_decoded);
     trace_block_decode(c->index, c->pc, b->mode, b->count, b->bytes);
+    return b;
+}
+
+/* The block of the instruction whose first half is @first and whose second one is at @second. */
+static struct block *insert_crossing(struct cache *cache, struct cpu *c, struct block *first,
+                                     const uint8_t *second) REQUIRES(cache->lock)
+{
+    struct code_page *page = find_page(cache, second, true);
+    struct block *b = cache_take(cache, sizeof(*b) + sizeof(b->insns[0]));
+    struct block *guard = cache_take(cache, sizeof(*guard));
+    uint8_t bytes[4];
+
+    if (!page || !b || !guard)
+        return NULL;
+    *b = (struct block){.host = first->host,
+                        .mode = first->mode,
+                        .count = 1,
+                        .bytes = 2,
+                        .page_offset = first->page_offset,
+                        .second = second,
+                        .crossing = first->crossing};
+    memcpy(bytes, first->host, 2);
+    memcpy(bytes + 2, second, 2);
+    (void)c->ops->decode(c, bytes, 4, b->insns); /* four bytes always decode */
+    b->insns->page_offset = b->page_offset;
+    b->system = (b->insns->flags & INSN_SYSTEM) != 0;
+    first->crossing = b;
+    *guard = (struct block){.host = second, .mode = first->mode, .bytes = 2, .guarded = b};
+    watch(cache, page, guard);
+    cpu_count(&c->stats.blocks_decoded);
     return b;
 }
 
@@ -302,70 +339,122 @@ void cache_usage(struct engine *e, struct cache_usage *ret)
     mutex_unlock(&cache->lock);
 }
 
-enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret)
+/* May blocks be made of the page of @host? If not, attend and look again: with the lock given back
+ * meanwhile. */
+static bool may_decode(struct engine_cpu *ec, const uint8_t *host) REQUIRES(ec->engine->cache.lock)
 {
     struct engine *e = ec->engine;
-    struct cpu *c = ec->c;
-    struct cpu_fetch f;
     bool rom;
+    uint8_t *flags = flags_of(e->config.mem, host, &rom);
+    const uint8_t both = MEM_PAGE_CODE | MEM_PAGE_WMAP;
+
+    if (rom || (__atomic_load_n(flags, __ATOMIC_SEQ_CST) & both) == MEM_PAGE_CODE)
+        return true;
+    mutex_unlock(&e->cache.lock);
+    bool alone = protect_page(ec, flags);
+    mutex_lock(&e->cache.lock);
+    /* A store may have come between and have made it plain memory again. */
+    return alone && (__atomic_load_n(flags, __ATOMIC_SEQ_CST) & both) == MEM_PAGE_CODE;
+}
+
+/* The block at c->pc, its first byte being at @host; NULL: none, and *ret_status says why. */
+static struct block *find_block(struct engine_cpu *ec, const uint8_t *host,
+                                enum cpu_status *ret_status)
+{
+    struct cache *cache = &ec->engine->cache;
+    bool full = false;
+
+    mutex_lock(&cache->lock);
+    struct block *b = cache_look_up(cache, host, ec->c->mode);
+    if (!b && may_decode(ec, host)) {
+        b = cache_look_up(cache, host, ec->c->mode); /* the lock may have been given back */
+        b = b ? b : insert(cache, ec->c, host);
+        full = !b;
+    }
+    mutex_unlock(&cache->lock);
+    if (full)
+        cache_start_over(ec);
+    *ret_status = b ? CPU_OK : CPU_RETRANSLATE;
+    return b;
+}
+
+/* The same for the instruction at c->pc that begins with @first, a block of none, and goes on at
+ * @second. */
+static struct block *find_crossing(struct engine_cpu *ec, struct block *first,
+                                   const uint8_t *second, enum cpu_status *ret_status)
+{
+    struct cache *cache = &ec->engine->cache;
+    struct block *b;
+    bool full = false;
+
+    mutex_lock(&cache->lock);
+    for (b = first->crossing; b && (b->second != second || b->dead);)
+        b = b->crossing;
+    if (!b && may_decode(ec, second) && !first->dead) {
+        b = insert_crossing(cache, ec->c, first, second);
+        full = !b;
+    }
+    mutex_unlock(&cache->lock);
+    if (full)
+        cache_start_over(ec);
+    *ret_status = b ? CPU_OK : CPU_RETRANSLATE;
+    return b;
+}
+
+enum cpu_status cache_find(struct engine_cpu *ec, struct block **ret)
+{
+    struct cpu *c = ec->c;
+    struct cpu_fetch f, second;
 
     *ret = NULL;
     enum cpu_status rc = cpu_fetch_host(c, c->pc, &f);
     if (rc != CPU_OK || f.uncached)
         return rc;
-    const uint8_t *host = f.host;
     cpu_count(&c->stats.block_lookups);
-    mutex_lock(&e->cache.lock);
-    struct block *b = cache_look_up(&e->cache, host, c->mode);
-    if (!b) {
-        uint8_t *flags = flags_of(e->config.mem, host, &rom);
-
-        if (!rom && (__atomic_load_n(flags, __ATOMIC_SEQ_CST) & (MEM_PAGE_CODE | MEM_PAGE_WMAP)) !=
-                        MEM_PAGE_CODE) {
-            mutex_unlock(&e->cache.lock);
-            if (!protect_page(ec, flags))
-                return CPU_RETRANSLATE;
-            mutex_lock(&e->cache.lock);
-            /* A store may have come between and have made it plain memory again. */
-            if ((__atomic_load_n(flags, __ATOMIC_SEQ_CST) & (MEM_PAGE_CODE | MEM_PAGE_WMAP)) !=
-                MEM_PAGE_CODE) {
-                mutex_unlock(&e->cache.lock);
-                return CPU_RETRANSLATE;
-            }
-        }
-        b = insert(&e->cache, c, host);
-        if (!b) {
-            mutex_unlock(&e->cache.lock);
-            cache_start_over(ec);
-            return CPU_RETRANSLATE;
-        }
+    struct block *b = find_block(ec, f.host, &rc);
+    if (b && !b->count) {
+        rc = cpu_fetch_host(c, c->pc + 2, &second);
+        if (rc != CPU_OK || second.uncached)
+            return rc;
+        f.global &= second.global;
+        b = find_crossing(ec, b, second.host, &rc);
     }
-    mutex_unlock(&e->cache.lock);
-    if (b->count) {
-        const void *code = __atomic_load_n(&b->code, __ATOMIC_ACQUIRE);
-        uint32_t mode = (uint32_t)c->mode | JUMP_VALID;
+    if (!b)
+        return rc;
+    const void *code = __atomic_load_n(&b->code, __ATOMIC_ACQUIRE);
+    uint32_t mode = (uint32_t)c->mode | JUMP_VALID;
+    struct jump_entry j = {
+        .key = c->pc, .block = b, .code = code, .mode = mode, .code_mode = code ? mode : 0};
 
-        struct jump_entry j = {
-            .key = c->pc, .block = b, .code = code, .mode = mode, .code_mode = code ? mode : 0};
-
-        cpu_enter_jump(c, &j, f.global);
-        *ret = b;
-    }
+    cpu_enter_jump(c, &j, f.global);
+    *ret = b;
     return CPU_OK;
+}
+
+/* Nobody finds or enters @b any more. */
+static void bury(struct engine *e, struct block *b) REQUIRES(e->cache.lock)
+{
+    if (b->dead)
+        return;
+    trace_block_kill(b->host, b->mode, b->count);
+    __atomic_store_n(&b->dead, true, __ATOMIC_RELAXED);
+    e->cache.killed++;
+    if (e->jit)
+        jit_unlink(e, b);
 }
 
 static void kill_block(struct engine *e, struct block *b) REQUIRES(e->cache.lock)
 {
     struct cache_slot *slot = slot_of(&e->cache, b->host, b->mode);
 
-    assert(slot->block == b);
-    *slot = (struct cache_slot){.key = SLOT_DELETED};
-    trace_block_kill(b->host, b->mode, b->count);
-    __atomic_store_n(&b->dead, true, __ATOMIC_RELAXED);
-    e->cache.killed++;
+    if (slot->block == b) /* no guard */
+        *slot = (struct cache_slot){.key = SLOT_DELETED};
     e->cache.blocks--;
-    if (e->jit)
-        jit_unlink(e, b);
+    bury(e, b);
+    for (struct block *x = b->count ? NULL : b->crossing; x; x = x->crossing)
+        bury(e, x);
+    if (b->guarded)
+        bury(e, b->guarded);
 }
 
 /* Kill the blocks of @page with bytes in [@first, @last], or only those that begin regions. True:

@@ -29,9 +29,15 @@ struct block {
     bool system; /* it begins with an INSN_SYSTEM instruction, which is all of it */
     bool dead;   /* [atomic] relaxed: its source was overwritten; jump caches drop it when they meet
                     it */
-    bool no_code;          /* [cache.lock] translation was tried and refused */
-    bool no_region;        /* [cache.lock] it does not begin a region */
-    uint8_t back_hits;     /* [cache.lock] times that code went back to it, until it was linked */
+    bool no_code;      /* [cache.lock] translation was tried and refused */
+    bool no_region;    /* [cache.lock] it does not begin a region */
+    uint8_t back_hits; /* [cache.lock] times that code went back to it, until it was linked */
+    /* One instruction across the page's end is a block of its own, which depends on the second
+     * page, too: found through the block of no instructions that stands for its first half. */
+    const uint8_t *second; /* host address of the second half; NULL: it lies in one page */
+    struct block
+        *crossing;         /* [cache.lock] of a first half: those there are; the next one of them */
+    struct block *guarded; /* [cache.lock] of a second half: the one that it is of */
     const void *code;      /* [atomic] release/acquire: host code, NULL = none yet */
     struct jit_block *jit; /* [cache.lock] the translator's part */
     struct jit_block *region; /* [cache.lock] the region that begins here and that code is of */

@@ -507,7 +507,7 @@ static void crossing_program(enum engine_kind kind)
 
     machine_init(&m, kind, 1);
     emit_li(&m, A0, 0);
-    emit_li(&m, T0, 100);
+    emit_li(&m, T0, 1000);
     emit(&m, "jal", 0, 0, 0, 0xff2 - 16);
     /* A loop over the page end, with a 4-byte instruction across it. */
     m.at = 0xff2;
@@ -523,7 +523,13 @@ static void crossing_program(enum engine_kind kind)
     emit(&m, "bne", 0, T0, ZERO, 0xff4 - 0x1006);
     emit_stop(&m, A0);
     run_until_stopped(&m);
-    EXPECT_EQ(m.stored, 1700);
+    EXPECT_EQ(m.stored, 17000);
+    EXPECT_TRUE(counter(&m, "block_lookups") < 50);
+    /* Its second half, in the other page, is overwritten: it adds 32. */
+    ASSERT_EQ(mem_write(m.mem, GPA(BASE + 0x1000), 2, 32 << 4 | A0 >> 1), BUS_OK);
+    ASSERT_EQ(vcpu_set_reg(m.vcpus[0], REG_PC, BASE), 0);
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, 33000);
     machine_done(&m);
 }
 

@@ -385,7 +385,7 @@ static void link_exit(struct engine *e, struct cpu *c, struct jit_block *from, u
     uintptr_t page = (uintptr_t)b->host & ~(uintptr_t)(MEM_PAGE_SIZE - 1);
 
     mutex_lock(&e->cache.lock);
-    if (!b->dead && !to->dead && to->jit && b->mode == to->mode &&
+    if (!b->dead && !to->dead && to->jit && !to->second && b->mode == to->mode &&
         (uintptr_t)to->host == page + (uintptr_t)x->delta &&
         !(to->page_offset <= b->page_offset && !x->call && wait_for_region(e, c, to))) {
         struct jit_link *l = cache_take(&e->cache, sizeof(*l));

@@ -8,9 +8,11 @@
 
 #include <errno.h>
 
+/** May an exit for page base + @delta be linked? An instruction right at the page's end may depend
+ * on the next one. */
 static bool same_page(const struct asm_state *a, int64_t delta)
 {
-    return delta >= 0 && delta < 4096;
+    return delta >= 0 && delta < 4094;
 }
 
 /** The label that exits for page base + @delta lead to; -1: they leave. */
