@@ -38,8 +38,12 @@ struct block {
     struct block
         *crossing;         /* [cache.lock] of a first half: those there are; the next one of them */
     struct block *guarded; /* [cache.lock] of a second half: the one that it is of */
-    const void *code;      /* [atomic] release/acquire: host code, NULL = none yet */
-    struct jit_block *jit; /* [cache.lock] the translator's part */
+    uint32_t
+        entries_left; /* [atomic] relaxed: times that its code will be entered by way of the jump
+                         cache until a region is made of what begins here. Generated code counts */
+    const void *code; /* [atomic] release/acquire: where the jump cache leads to, NULL = nowhere
+                         yet */
+    struct jit_block *jit;    /* [cache.lock] the translator's part */
     struct jit_block *region; /* [cache.lock] the region that begins here and that code is of */
     struct insn insns[];
 };
@@ -182,6 +186,8 @@ enum jit_result {
 };
 /** Translate @b if it is not yet. */
 enum jit_result jit_translate(struct engine_cpu *ec, struct block *b);
+/** @b has been entered so often (entries_left is 0) that it had better begin a region. */
+void jit_entered_often(struct engine_cpu *ec, struct block *b);
 /** Run translated code from @b on, through chained blocks, until something needs the run loop. pc
  * is exact. */
 enum cpu_status jit_run(struct engine_cpu *ec, struct cpu *c, struct block *b, bool chain);
@@ -202,8 +208,10 @@ struct region {
     bool labels[REGION_BLOCKS];          /* control comes to it not only from the one before */
     unsigned count;
 };
-/** The region whose head is @head. False: it is not worth one. */
-bool region_find(struct engine *e, struct block *head, struct region *ret) REQUIRES(e->cache.lock);
+/** The region whose head is @head: of what comes back to it, with @circles, else of all that it
+ * leads to. False: it is not worth one. */
+bool region_find(struct engine *e, struct block *head, bool circles, struct region *ret)
+    REQUIRES(e->cache.lock);
 
 /* run.c */
 void engine_run(struct vcpu *v, struct vcpu_exit *ret);

@@ -305,6 +305,61 @@ TEST(a_region_dies_with_any_of_its_blocks)
         rewritten_region_program(kinds[i]);
 }
 
+/* A function with two ways through it, called often enough to become a region; one of its blocks
+ * faults, and one is rewritten half way. */
+static void called_program(enum engine_kind kind)
+{
+    enum { ROUNDS = 3000, FUNCTION = 0x400, HANDLER = 0x800, PAGE = 0x1000 };
+    struct machine m;
+    uint64_t want = 0;
+
+    machine_init(&m, kind, 1);
+    set_handler(&m, HANDLER);
+    emit(&m, "auipc", S0, 0, 0, PAGE);
+    emit_li(&m, S1, 0x4000); /* nothing there */
+    emit_li(&m, A2, encode("addi", A0, A0, 0, 7));
+    emit_li(&m, A3, ROUNDS / 2);
+    emit_li(&m, A0, 0);
+    emit_li(&m, T0, ROUNDS);
+    uint64_t loop = m.at;
+    emit(&m, "jalr", RA, S0, 0, FUNCTION);
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, (int64_t)loop - (int64_t)m.at);
+    emit_stop(&m, A0);
+    m.at = PAGE + FUNCTION;
+    emit(&m, "andi", T1, T0, 0, 3);
+    emit(&m, "beq", 0, T1, ZERO, 16);
+    uint64_t rewritten = m.at;
+    emit(&m, "addi", A0, A0, 0, 1);
+    emit(&m, "add", A0, A0, T1, 0);
+    emit(&m, "jal", 0, 0, 0, 16);
+    emit(&m, "slli", T2, T0, 0, 1); /* every fourth */
+    emit(&m, "sd", 0, S1, A0, 0);   /* faults; the handler adds t2 to a0 and steps over */
+    emit(&m, "addi", A0, A0, 0, 3);
+    emit(&m, "bne", 0, T0, A3, 12);
+    emit(&m, "sw", 0, S0, A2, (int64_t)rewritten - PAGE); /* once */
+    emit(&m, "fence.i", 0, 0, 0, 0);
+    emit(&m, "jalr", 0, RA, 0, 0);
+    m.at = HANDLER;
+    emit(&m, "add", A0, A0, T2, 0);
+    emit(&m, "csrrs", T1, 0, 0, 0x341);
+    emit(&m, "addi", T1, T1, 0, 4);
+    emit(&m, "csrrw", 0, T1, 0, 0x341);
+    emit(&m, "mret", 0, 0, 0, 0);
+    for (unsigned i = ROUNDS; i; i--)
+        want += i & 3 ? (i < ROUNDS / 2 ? 7 : 1) + (i & 3) : 2 * i + 3;
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, want);
+    expect_regions(&m, kind);
+    machine_done(&m);
+}
+
+TEST(what_is_called_often_becomes_a_region)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        called_program(kinds[i]);
+}
+
 /* A loop that stores to a page, which between its runs becomes a page of code: every store must be
  * seen, though the loop remembers that it might write there. */
 static void stores_to_code_program(enum engine_kind kind)

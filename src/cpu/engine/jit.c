@@ -4,6 +4,9 @@
  * in its page, to a block that may be a loop's head, is not linked before it was taken
  * REGION_HITS times; then the blocks of that loop are translated together (region.c), and the
  * head's code is the region's from then on: what the head was translated to leaves at its entry.
+ * Code that is entered by the jump cache (functions, the ways back to their callers, the cases of a
+ * switch) counts its entries, and after ENTRY_HITS of them begins a region of all that it leads to
+ * in its page.
  *
  * Invariants:
  *  1. A link leads from an exit of a block to another block of the same page and mode, at the
@@ -25,9 +28,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define REGION_HITS 16
-#define CODE_BYTES  (64u << 20)
-#define IR_CAPACITY 4096
+#define REGION_HITS     16
+#define ENTRY_HITS      400
+#define ENTRIES_COUNTED UINT32_MAX /* of entries_left: it does not matter any more */
+#define CODE_BYTES      (64u << 20)
+#define IR_CAPACITY     4096
 
 struct jit {
     struct host *host;
@@ -313,6 +318,23 @@ static int make(struct engine *e, struct cpu *c, struct block *b, const struct r
     return rc;
 }
 
+/* The code that is @b's now. */
+static const void *entry_of(const struct block *b)
+{
+    return b->region ? b->region->code.entry : b->jit->code.entry;
+}
+
+/* Where the jump cache shall lead for @b at first: by way of a counter, so that what is entered
+ * often becomes a region. */
+static const void *first_entry(struct engine *e, struct block *b) REQUIRES(e->cache.lock)
+{
+    const void *counted = NULL;
+
+    if (e->config.kind == ENGINE_JIT)
+        counted = host_count_entries(e->jit->host, &b->jit->code, b->page_offset, &b->entries_left);
+    return counted ? counted : entry_of(b);
+}
+
 enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
 {
     struct engine *e = ec->engine;
@@ -326,7 +348,8 @@ enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
         int rc = make(e, ec->c, b, NULL, &b->jit);
 
         if (!rc) {
-            __atomic_store_n(&b->code, b->jit->code.entry,
+            __atomic_store_n(&b->entries_left, ENTRY_HITS, __ATOMIC_RELAXED);
+            __atomic_store_n(&b->code, first_entry(e, b),
                              __ATOMIC_RELEASE); /* pairs with the acquire loads */
             trace_block_translate(ec->c->index, ec->c->pc, b->jit->code.size);
             cpu_count(&ec->c->stats.blocks_translated);
@@ -350,12 +373,13 @@ const struct host_code *jit_code(const struct block *b)
 }
 
 /* Make @head's code that of the region that it begins, if it begins one. */
-static void make_region(struct engine *e, struct cpu *c, struct block *head) REQUIRES(e->cache.lock)
+static void make_region(struct engine *e, struct cpu *c, struct block *head, bool circles)
+    REQUIRES(e->cache.lock)
 {
     struct region r;
 
     head->no_region = true;
-    if (!region_find(e, head, &r) || make(e, c, head, &r, &head->region))
+    if (head->region || !region_find(e, head, circles, &r) || make(e, c, head, &r, &head->region))
         return;
     for (struct jit_link *l = head->jit->incoming; l; l = l->next)
         host_link(e->jit->host, &l->from->code, l->exit, head->region->code.entry);
@@ -373,8 +397,21 @@ static bool wait_for_region(struct engine *e, struct cpu *c, struct block *to)
         return false;
     if (++to->back_hits < REGION_HITS)
         return true;
-    make_region(e, c, to);
+    make_region(e, c, to, true);
     return false;
+}
+
+void jit_entered_often(struct engine_cpu *ec, struct block *b)
+{
+    struct engine *e = ec->engine;
+
+    mutex_lock(&e->cache.lock);
+    if (!b->dead && !__atomic_load_n(&b->entries_left, __ATOMIC_RELAXED)) {
+        __atomic_store_n(&b->entries_left, ENTRIES_COUNTED, __ATOMIC_RELAXED);
+        __atomic_store_n(&b->code, entry_of(b), __ATOMIC_RELEASE); /* as above */
+        make_region(e, ec->c, b, false);
+    }
+    mutex_unlock(&e->cache.lock);
 }
 
 static void link_exit(struct engine *e, struct cpu *c, struct jit_block *from, unsigned exit,
@@ -393,7 +430,7 @@ static void link_exit(struct engine *e, struct cpu *c, struct jit_block *from, u
         if (l) {
             *l = (struct jit_link){.from = from, .exit = exit, .next = to->jit->incoming};
             to->jit->incoming = l;
-            host_link(e->jit->host, &from->code, exit, to->code);
+            host_link(e->jit->host, &from->code, exit, entry_of(to));
         }
     }
     mutex_unlock(&e->cache.lock);

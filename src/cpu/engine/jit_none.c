@@ -18,6 +18,12 @@ enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
     return JIT_REFUSED;
 }
 
+void jit_entered_often(struct engine_cpu *ec, struct block *b)
+{
+    (void)ec;
+    (void)b;
+}
+
 enum cpu_status jit_run(struct engine_cpu *ec, struct cpu *c, struct block *b, bool chain)
 {
     return CPU_OK;

@@ -1,9 +1,9 @@
-/* Which blocks make a region: those of one page among which control can come back to where it
- * started, the head.
+/* Which blocks make a region: of a loop's head, those of its page among which control can come back
+ * to it; of what is entered from elsewhere, all those of its page that it leads to.
  *
  * Only blocks that have been translated count, so what has hardly run stays out; and calls are no
- * way: a loop that calls comes back by way of another page, mostly. So everything in a region runs
- * about as often as its head, or more often.
+ * way: a loop that calls comes back by way of another page, mostly. So everything in a loop's
+ * region runs about as often as its head, or more often.
  *
  * Threads: under cache.lock. */
 #include "cpu/engine/engine_internal.h"
@@ -179,11 +179,11 @@ static void arrange(struct engine *e, struct region *r) REQUIRES(e->cache.lock)
     }
 }
 
-bool region_find(struct engine *e, struct block *head, struct region *ret)
+bool region_find(struct engine *e, struct block *head, bool circles, struct region *ret)
 {
     *ret = (struct region){.blocks = {head}, .count = 1};
     reach(e, ret);
-    if (!keep_circles(e, ret))
+    if (ret->count == 1 || (circles && !keep_circles(e, ret)))
         return false;
     cut(ret);
     arrange(e, ret);

@@ -116,10 +116,17 @@ struct host_code {
 must_check int host_compile(struct host *h, const struct ir_func *f, void *owner,
                             struct host_code *ret);
 
+/** Another entry to @code, a unit that starts at page base + @start: it counts down *@left first
+ * and, when that becomes 0, leaves with HOST_LEAVE_ATTENTION and pc = the unit's start. NULL: the
+ * buffer is full. */
+const void *host_count_entries(struct host *h, const struct host_code *code, int64_t start,
+                               uint32_t *left);
+
 enum host_leave_kind {
     HOST_LEAVE_DIRECT,    /* an unlinked exit: owner, index; pc and code_page + delta agree */
     HOST_LEAVE_INDIRECT,  /* pc is set: jump cache miss, or direct exit to another page */
-    HOST_LEAVE_ATTENTION, /* at a unit's entry, attention was set; pc is its start */
+    HOST_LEAVE_ATTENTION, /* at a unit's entry, attention was set or the unit was killed or counted
+                             out; pc is its start */
     HOST_LEAVE_STATUS,    /* the status field tells */
 };
 struct host_leave {

@@ -68,7 +68,10 @@ static unsigned collect(const struct ir_func *f, struct slot_use *uses, const ui
             seen[i->disp / 8] = (uint16_t)++count;
         }
         u = &uses[seen[i->disp / 8] - 1];
-        u->count += weight ? weight[n] : 1;
+        if (!weight)
+            u->count++;
+        else if (weight[n] > 1) /* in a loop: elsewhere loads and stores cost what they save */
+            u->count += weight[n];
         u->mixed |= u->type != t;
     }
     for (unsigned n = 0; n < count; n++)

@@ -173,6 +173,26 @@ int host_compile(struct host *h, const struct ir_func *f, void *owner, struct ho
     return 0;
 }
 
+const void *host_count_entries(struct host *h, const struct host_code *code, int64_t start,
+                               uint32_t *left)
+{
+    struct emit e = {.p = codebuf_begin(h->code, 128)};
+    uint8_t *begin = e.p;
+
+    if (!begin)
+        return NULL;
+    e.end = e.p + 128;
+    emit_const(&e, RAX, (uint64_t)(uintptr_t)left);
+    emit_group1(&e, G1_SUB, false, rm_mem(RAX, 0), 1);
+    emit_jcc(&e, CC_NE, codebuf_writable(h->code, code->entry));
+    emit_op(&e, X_LOAD, true, RAX, rm_state(h->env.code_page));
+    emit_group1(&e, G1_ADD, true, rm_reg(RAX), (int32_t)start);
+    emit_op(&e, X_STORE, true, RAX, rm_state(h->env.pc));
+    emit_const(&e, RAX, HOST_LEAVE_ATTENTION);
+    emit_jmp(&e, h->common[COMMON_LEAVE]);
+    return codebuf_commit(h->code, (size_t)(e.p - begin));
+}
+
 struct host_leave host_enter(struct host *h, void *state, const void *entry)
 {
     const uint8_t *rx = h->code->rx + (h->common[COMMON_ENTER] - h->code->rw);
