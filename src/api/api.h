@@ -67,8 +67,8 @@ must_check int api_client_call(struct api_client *c, const char *call, json_t *a
 int api_client_fd(const struct api_client *c);
 
 /** After a call whose result says so, the connection is a stream of bytes: its descriptor, which
- * the caller closes; @c is closed. -EPROTO: bytes came before. */
-must_check int api_client_take_fd(struct api_client *c, struct error *err);
+ * the caller closes; @c is closed. */
+must_check int api_client_take_fd(struct api_client *c);
 
 /* --- server.c --- */
 

@@ -63,12 +63,12 @@ int remote_start(struct instance *in, struct error *err)
     return daemon_start(in->name, err);
 }
 
-int remote_stop(const char *name, int64_t timeout_ms, bool force, struct error *err)
+/** A call that ends @name's monitor, and its end. */
+static int call_end(const char *name, const char *call, json_t *args, int64_t timeout_ms,
+                    struct error *err)
 {
-    json_t *args =
-        json_pack("{s:I, s:b}", "timeout_ms", (json_int_t)timeout_ms, "force", (int)force);
     struct instance *in;
-    int r = remote_call(name, "stop", args, timeout_ms + STOP_SLACK_MS, NULL, err);
+    int r = remote_call(name, call, args, timeout_ms, NULL, err);
 
     if (r == -ECONNRESET) {
         *err = (struct error){0}; /* it ended before it could say so */
@@ -82,6 +82,19 @@ int remote_stop(const char *name, int64_t timeout_ms, bool force, struct error *
         (void)usleep(POLL_US); /* its process frees what it has: milliseconds */
     instance_close(in);
     return 0;
+}
+
+int remote_stop(const char *name, int64_t timeout_ms, bool force, struct error *err)
+{
+    json_t *args =
+        json_pack("{s:I, s:b}", "timeout_ms", (json_int_t)timeout_ms, "force", (int)force);
+
+    return call_end(name, "stop", args, timeout_ms + STOP_SLACK_MS, err);
+}
+
+int remote_save(const char *name, struct error *err)
+{
+    return call_end(name, "save", NULL, -1, err);
 }
 
 /** What the files say. NULL: it has gone. */
@@ -117,6 +130,12 @@ static json_t *status_of_files(const char *name)
     else if (!running && last)
         (void)json_object_update_missing(s, last); /* out of memory: it says less */
     json_decref(last);
+    struct tree *t;
+    if (!running && !instance_tree(in, &t, NULL)) {
+        if (*t->current.state)
+            (void)json_object_set_new(s, "state", json_string("saved"));
+        tree_free(t);
+    }
     instance_close(in);
     return s;
 }

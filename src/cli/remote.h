@@ -22,6 +22,9 @@ must_check int remote_start(struct instance *in, struct error *err);
  * run. */
 must_check int remote_stop(const char *name, int64_t timeout_ms, bool force, struct error *err);
 
+/** Save @name's state and stop it, likewise. */
+must_check int remote_save(const char *name, struct error *err);
+
 /** All that is known about each of @names, an array of objects; docs/api.md has the keys. All
  * monitors are asked at once; one that does not answer is "unresponsive". NULL with @err set. One
  * that has gone in between is left out. */

@@ -69,7 +69,8 @@ static int read_instance(struct run *run, const char *wanted, struct error *err)
     return run_has_command(run) ? fail_at_once(run, err) : 0;
 }
 
-/** Take or make the instance, whose run lock is held until the end of the run. */
+/** Take or make the instance. Its lock is held until the machine has started, its run lock until
+ * the end of the run. */
 static int open_instance(struct run *run, const struct image_spec *spec, struct error *err)
 {
     const struct guest_values *v = &run->v->guest;
@@ -90,10 +91,7 @@ static int open_instance(struct run *run, const struct image_spec *spec, struct 
         r = guest_create(in, spec, v, err);
     else if (v->disk_size)
         r = grow(in, v->disk_size, err);
-    if (!r)
-        r = read_instance(run, wanted, err);
-    instance_unlock(in);
-    return r;
+    return r ? r : read_instance(run, wanted, err);
 }
 
 /** A machine of the image itself. */

@@ -219,6 +219,8 @@ static int start(struct session *s, struct error *err)
     r = s->monitor ? monitor_start(s->monitor, err) : vm_start(s->vm, err);
     if (r)
         return r;
+    if (run->instance)
+        instance_unlock(run->instance);
     r = pthread_create(&s->waiter, NULL, waiter_main, s);
     return r ? error_set(err, r, "cannot start a thread: %s", strerror(r)) : 0;
 }

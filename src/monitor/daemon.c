@@ -175,13 +175,12 @@ static int block_signals(struct daemon *d, struct error *err)
 }
 
 /** Does the policy want it to run again after this end? */
-static bool wants_restart(const struct monitor *m, const struct vm_result *result, unsigned done)
+static bool wants_restart(struct monitor *m, const struct vm_result *result, unsigned done)
 {
-    enum restart_policy policy = RESTART_NO;
-    unsigned max = 0;
+    unsigned max;
+    enum restart_policy policy = monitor_policy(m, &max);
     bool failed = result->reason == VM_STOP_ERROR || result->reason == VM_STOP_PANIC;
 
-    (void)config_restart(monitor_config(m)->restart, &policy, &max); /* checked when it was read */
     switch (policy) {
     case RESTART_NO:
         return false;

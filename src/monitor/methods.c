@@ -91,6 +91,26 @@ static void serve_stop(struct api_call *call, json_t *args, void *arg)
         api_reply(call, NULL);
 }
 
+static void serve_save(struct api_call *call, json_t *args, void *arg)
+{
+    struct error err = {0};
+
+    if (monitor_save(arg, call, &err))
+        api_fail(call, &err);
+    else
+        api_reply(call, NULL);
+}
+
+static void serve_reload(struct api_call *call, json_t *args, void *arg)
+{
+    struct error err = {0};
+
+    if (monitor_reload(arg, &err))
+        api_fail(call, &err);
+    else
+        api_reply(call, NULL);
+}
+
 static void serve_console(struct api_call *call, json_t *args, void *arg)
 {
     int fd = api_take_fd(call, NULL);
@@ -123,7 +143,9 @@ const struct api_method monitor_methods[] = {
     {.name = "resume",.fn = serve_resume},
     {.name = "reset",                   .fn = serve_reset},
     {.name = "stop",                  .fn = serve_stop, .may_wait = true},
-    {.name = "console",     .fn = serve_console},
+    {.name = "save",     .fn = serve_save, .may_wait = true},
+    {.name = "reload",                   .fn = serve_reload},
+    {.name = "console",.fn = serve_console},
     {.name = "resize",                   .fn = serve_resize},
     {0},
 };

@@ -27,7 +27,7 @@
 
 struct monitor {
     struct instance *instance;      /* [init] */
-    struct instance_config config;  /* [init] */
+    struct instance_config config;  /* [init], but for restart: [lock] */
     struct monitor_options options; /* [init] */
     struct machine machine;         /* [init], but for monitor_rebuild() */
     char *runtime;                  /* [init] its runtime folder */
@@ -177,9 +177,19 @@ static int build(struct monitor *m, struct error *err)
     c->console_out = hub_console_fd(m->hub);
     c->vsock_cid = 3;
     c->vsock_dir = m->vsock_dir;
+    bool saved = false;
+    if (!m->restarts && !o->build)
+        r = save_is_there(m->instance, &saved, err);
+    c->no_boot = saved;
     if (o->adjust)
         o->adjust(o->arg, c);
-    r = o->build ? o->build(o->arg, c, &vm, err) : vm_new(c, &vm, err);
+    if (!r)
+        r = o->build ? o->build(o->arg, c, &vm, err) : vm_new(c, &vm, err);
+    if (!r && saved) {
+        r = save_load(m->instance, vm, err);
+        if (r)
+            vm_free(vm);
+    }
     if (r)
         return r;
     hub_set_input(m->hub, type_into, vm);
@@ -358,6 +368,67 @@ void monitor_free(struct monitor *m)
     free(m);
 }
 
+static void set_stopping(struct monitor *m, bool stopping)
+{
+    mutex_lock(&m->lock);
+    m->stopping = stopping;
+    cond_broadcast(&m->changed);
+    mutex_unlock(&m->lock);
+}
+
+int monitor_save(struct monitor *m, struct api_call *call, struct error *err)
+{
+    struct vm *vm = monitor_hold(m);
+    struct instance *in = NULL;
+    int r = vm ? 0 : error_set(err, EAGAIN, "the machine is being made anew");
+
+    if (!r)
+        r = instance_open(m->instance->name, INSTANCE_CHANGE, &in, err);
+    if (!r) {
+        bool was_paused = vm_get_state(vm) == VM_PAUSED;
+        vm_pause(vm);
+        monitor_event(m, "saving", NULL);
+        r = save_write(in, vm, call, err);
+        if (!r) {
+            set_stopping(m, true);
+            vm_stop(vm);
+        } else if (!was_paused) {
+            vm_resume(vm);
+        }
+    }
+    instance_close(in);
+    if (vm)
+        monitor_release(m);
+    return r;
+}
+
+int monitor_reload(struct monitor *m, struct error *err)
+{
+    struct instance_config fresh;
+    int r = instance_config(m->instance, &fresh, err);
+
+    if (r)
+        return r;
+    mutex_lock(&m->lock);
+    char *old = m->config.restart;
+    m->config.restart = fresh.restart;
+    fresh.restart = old;
+    mutex_unlock(&m->lock);
+    config_done(&fresh);
+    return 0;
+}
+
+enum restart_policy monitor_policy(struct monitor *m, unsigned *ret_max)
+{
+    enum restart_policy policy = RESTART_NO;
+
+    mutex_lock(&m->lock);
+    *ret_max = 0;
+    (void)config_restart(m->config.restart, &policy, ret_max); /* checked when it was read */
+    mutex_unlock(&m->lock);
+    return policy;
+}
+
 bool monitor_is_stopping(struct monitor *m)
 {
     mutex_lock(&m->lock);
@@ -376,14 +447,6 @@ bool monitor_wait_stopping(struct monitor *m, int64_t deadline_ns)
     bool stopping = m->stopping;
     mutex_unlock(&m->lock);
     return stopping;
-}
-
-static void set_stopping(struct monitor *m, bool stopping)
-{
-    mutex_lock(&m->lock);
-    m->stopping = stopping;
-    cond_broadcast(&m->changed);
-    mutex_unlock(&m->lock);
 }
 
 /** Until @vm has stopped. -ETIMEDOUT; -ECANCELED: the caller has gone. */

@@ -24,8 +24,9 @@ struct monitor_options {
     void *arg;
 };
 
-/** @in (borrowed, its run lock held) becomes a machine that does not run yet. *@ret is the
- * caller's. On failure last.json says why. */
+/** @in (borrowed, its run lock held) becomes a machine that does not run yet: one that goes on, if
+ * its state was saved. Its change lock is held too, until monitor_start() has returned, by this
+ * process or by the one that waits for it. *@ret is the caller's. On failure last.json says why. */
 must_check int monitor_new(struct instance *in, const struct monitor_options *options,
                            struct monitor **ret, struct error *err);
 must_check int monitor_start(struct monitor *m, struct error *err);
@@ -43,6 +44,17 @@ must_check int monitor_rebuild(struct monitor *m, struct error *err);
  * the loop. */
 must_check int monitor_stop(struct monitor *m, int64_t timeout_ms, bool force,
                             const struct api_call *gone, struct error *err);
+/** Save its state, from which its next start goes on, and stop it. @call (may be NULL) is told of
+ * the progress, and gives it up by going. -ENOTSUP: a device whose state cannot be saved. Not on
+ * the loop. */
+must_check int monitor_save(struct monitor *m, struct api_call *call, struct error *err);
+
+/** Take what may change while it runs from instance.yaml. */
+must_check int monitor_reload(struct monitor *m, struct error *err);
+
+/** The restart policy now. */
+enum restart_policy monitor_policy(struct monitor *m, unsigned *ret_max);
+
 /** Did monitor_stop() want it to end? */
 bool monitor_is_stopping(struct monitor *m);
 /** Wait until that, or until CLOCK_MONOTONIC @deadline_ns; is it so? */

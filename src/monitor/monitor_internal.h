@@ -11,6 +11,16 @@ extern const struct api_method monitor_methods[];
 /** Ask the guest to power off by what it hears: SysRq on its console. -ENOTSUP: nothing. power.c */
 must_check int power_ask(struct vm *vm, const struct vm_config *config, struct error *err);
 
+/* save.c; the instance's lock is held */
+
+/** Has its next start a state to go on from? */
+must_check int save_is_there(const struct instance *in, bool *ret, struct error *err);
+/** Give @vm, made with no_boot, that state, which is used up. */
+must_check int save_load(const struct instance *in, struct vm *vm, struct error *err);
+/** Save the state of @vm, which is paused, for the next start. */
+must_check int save_write(const struct instance *in, struct vm *vm, struct api_call *call,
+                          struct error *err);
+
 const struct vm_config *monitor_vm_config(const struct monitor *m);
 
 #endif

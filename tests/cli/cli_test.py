@@ -5,10 +5,12 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from tap import main, run, skip
 
 POSADA = sys.argv[1]
-SUBS = ["run", "exec", "shell", "cp", "launch", "start", "stop", "list", "info", "delete", "export", "import", "image", "image build", "image list", "image info", "image remove", "disk", "disk create",
-        "disk info", "disk convert", "disk check", "disk map", "disk compare",
-        "disk measure", "disk resize", "disk rebase", "disk commit", "disk merge", "disk compact", "disk bitmap", "disk bench", "disk serve", "disk mount", "disk unmount", "doctor", "help", "completion",
-        "version"]
+SUBS = ["run", "launch", "start", "stop", "restart", "pause", "resume", "list", "info", "top", "events", "wait",
+        "console", "logs", "exec", "shell", "cp", "set", "get", "edit", "rename", "delete", "export", "import",
+        "autostart", "image", "image build", "image list", "image info", "image remove", "disk", "disk create",
+        "disk info", "disk convert", "disk check", "disk map", "disk compare", "disk measure", "disk resize",
+        "disk rebase", "disk commit", "disk merge", "disk compact", "disk bitmap", "disk bench", "disk serve",
+        "disk mount", "disk unmount", "doctor", "help", "completion", "version"]
 tmp = tempfile.TemporaryDirectory()
 HOME = {"HOME": tmp.name, "XDG_DATA_HOME": tmp.name + "/data", "XDG_CACHE_HOME": tmp.name + "/cache"}
 
