@@ -327,6 +327,26 @@ int blocks_write_zeroes(struct blocks *b, uint64_t offset, uint64_t size, bool m
     return rc;
 }
 
+int blocks_allocate(struct blocks *b, uint64_t offset, uint64_t size)
+{
+    uint64_t end = offset + size;
+    int rc = 0;
+
+    while (!rc && offset < end) {
+        struct blocks_run run;
+
+        rc = find(b, offset, end, &run);
+        if (rc)
+            break;
+        uint64_t stop = run_end(b, offset, &run, end);
+        if (run.kind == DISK_DATA)
+            offset = stop;
+        else
+            rc = write_fresh(b, NULL, 0, offset, offset, stop, &offset);
+    }
+    return rc;
+}
+
 int blocks_discard(struct blocks *b, uint64_t offset, uint64_t size)
 {
     uint64_t end = offset + size;

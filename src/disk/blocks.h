@@ -66,6 +66,7 @@ must_check int blocks_pwritev(struct blocks *b, const struct iovec *iov, int iov
                               uint64_t offset);
 must_check int blocks_write_zeroes(struct blocks *b, uint64_t offset, uint64_t size,
                                    bool may_unmap);
+must_check int blocks_allocate(struct blocks *b, uint64_t offset, uint64_t size);
 must_check int blocks_discard(struct blocks *b, uint64_t offset, uint64_t size);
 must_check int blocks_status(struct blocks *b, uint64_t offset, uint64_t size,
                              struct disk_extent *ret);

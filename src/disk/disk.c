@@ -185,6 +185,20 @@ int disk_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_exten
     return 0;
 }
 
+int disk_allocate(struct disk *d, uint64_t offset, uint64_t size)
+{
+    int rc = check(d, offset, size, true);
+
+    if (rc || !size)
+        return rc;
+    if (!d->ops->allocate || d->below || d->backing_path)
+        return -ENOTSUP;
+    unsigned ticket = disk_io_begin(d);
+    rc = d->ops->allocate(d, offset, size);
+    disk_io_end(d, ticket);
+    return rc;
+}
+
 void disk_hurry(struct disk *d, bool on)
 {
     if (d->ops->hurry)

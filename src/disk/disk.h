@@ -158,6 +158,11 @@ must_check int disk_locate(struct disk *d, uint64_t offset, uint64_t size, struc
  * between disk_io_begin() and disk_io_end(), which comes after the write has ended. */
 must_check int disk_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
 
+/** Make places for what the top layer does not hold of [offset, offset+size), which read as zeroes:
+ * for a disk without a layer below, whose places disk_place() will then tell. -ENOTSUP: it cannot.
+ */
+must_check int disk_allocate(struct disk *d, uint64_t offset, uint64_t size);
+
 /** A request that uses places of disk_map() or disk_place() begins and ends: in between, what they
  * name is not given to another part of the disk. Returns the ticket for disk_io_end(), which any
  * thread may call. Never waits. disk_preadv() and the other calls do this by themselves. */

@@ -66,6 +66,9 @@ struct disk_ops {
     /* disk_fill(). */
     int (*fill)(struct disk *d, uint64_t offset, uint64_t size);
 
+    /* disk_allocate(); there is nothing below. */
+    int (*allocate)(struct disk *d, uint64_t offset, uint64_t size);
+
     /* disk_bitmap_find(), of this layer alone. */
     int (*bitmap_find)(struct disk *d, const char *name, uint64_t offset, uint64_t size,
                        bool *ret_set, uint64_t *ret_size);

@@ -1,8 +1,8 @@
 """posada disk convert beside qemu-img: several sources, what --json says, what is compressed and what is not."""
-import json, os, random, sys, tempfile
+import json, os, random, shutil, sys, tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
-from tap import main, run
+from tap import main, run, skip
 
 POSADA = os.path.abspath(sys.argv[1])
 tmp = tempfile.TemporaryDirectory(prefix="posada-convert-")
@@ -92,6 +92,50 @@ def test_compressed_images_are_no_larger_than_qemus():
         assert a <= b * 1.02, (fmt, opts, a, b)
         if fmt == "qcow2":
             qemu("check", "-q", "-f", fmt, "c.ours")
+
+
+def test_blocks_are_shared_where_the_host_can():
+    if os.geteuid() or not shutil.which("mkfs.xfs"):
+        skip("mounting a file system needs root, and mkfs.xfs")
+    with open("xfs.img", "wb") as f:
+        f.truncate(400 << 20)
+    good(run("mkfs.xfs", "-q", "xfs.img"))
+    os.mkdir("x")
+    if run("mount", "-o", "loop", "xfs.img", "x").status:
+        skip("this host mounts no XFS")
+    try:
+        r = random.Random(5)
+        with open("x/s.raw", "wb") as f:  # extents of a page and more, the end within one
+            for at in range(0, 40 << 20, 1 << 20):
+                f.seek(at + r.choice((0, 0, 4096, 70000)))
+                f.write(r.randbytes(r.choice((4096, 300000, 1 << 20))))
+            f.truncate((41 << 20) + 512)
+        shutil.copy("x/s.raw", "want.raw")
+
+        def used():
+            os.sync()
+            st = os.statvfs("x")
+            return (st.f_blocks - st.f_bfree) * st.f_frsize
+
+        for fmt in "raw", "qcow2", "vdi", "vmdk", "vhd", "vhdx":
+            before = used()
+            ours("convert", "-f", "raw", "-O", fmt, "x/s.raw", "x/a.img")
+            assert used() - before < 6 << 20, (fmt, used() - before)
+            same("want.raw", "x/a.img", "vpc" if fmt == "vhd" else fmt)
+            ours("convert", "-f", fmt, "-O", "vmdk" if fmt != "vmdk" else "qcow2", "x/a.img", "x/b.img")
+            assert used() - before < 10 << 20, (fmt, used() - before)
+            same("want.raw", "x/b.img", "vmdk" if fmt != "vmdk" else "qcow2")
+            os.unlink("x/a.img")
+            os.unlink("x/b.img")
+        # what is written to one of the two is not written to the other
+        ours("convert", "-f", "raw", "-O", "qcow2", "x/s.raw", "x/a.img")
+        good(run("qemu-io", "-f", "qcow2", "-c", "write -q -P 9 0 3M", "x/a.img"))
+        same("want.raw", "x/s.raw", "raw")
+        # to another file system it is copied
+        ours("convert", "-f", "raw", "-O", "qcow2", "x/s.raw", "elsewhere.img")
+        same("want.raw", "elsewhere.img", "qcow2")
+    finally:
+        good(run("umount", "x"))
 
 
 if __name__ == "__main__":

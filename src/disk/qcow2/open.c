@@ -98,6 +98,7 @@ static const struct disk_ops ops = {
     .set_backing = qcow2_set_backing,
     .make_empty = qcow2_make_empty,
     .bitmap = qcow2_bitmap_action,
+    .allocate = qcow2_allocate,
     .bitmap_find = qcow2_bitmap_find,
     .pack = qcow2_pack,
     .write_packed = qcow2_write_packed,

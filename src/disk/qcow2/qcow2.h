@@ -354,6 +354,7 @@ void qcow2_busy_end(struct qcow2 *q, struct qcow2_busy *b);
 int qcow2_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset);
 int qcow2_pwritev(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset);
 int qcow2_status(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
+int qcow2_allocate(struct disk *d, uint64_t offset, uint64_t size);
 int qcow2_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
 int qcow2_discard(struct disk *d, uint64_t offset, uint64_t size);
 int qcow2_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool may_unmap);

@@ -257,6 +257,7 @@ static int commit(struct qcow2 *q, const struct placing *p)
     return rc;
 }
 
+/** @iov NULL: a place is enough. */
 static int write_placed(struct qcow2 *q, struct placing *p, const struct iovec *iov, int n)
 {
     qcow2_wrlock_idle(q, p->busy.first, p->busy.end);
@@ -264,9 +265,14 @@ static int write_placed(struct qcow2 *q, struct placing *p, const struct iovec *
     qcow2_unlock(q);
     if (rc)
         return rc;
-    struct iovec part[DISK_MAX_IOV];
-    n = (int)iov_slice(part, iov, (unsigned)n, 0, (size_t)p->size);
-    rc = write_around(q, p, part, n);
+    if (iov) {
+        struct iovec part[DISK_MAX_IOV];
+
+        n = (int)iov_slice(part, iov, (unsigned)n, 0, (size_t)p->size);
+        rc = write_around(q, p, part, n);
+    } else if (p->is_kept || !p->is_zero) {
+        rc = -ENOTSUP; /* the place holds something */
+    }
     qcow2_wrlock(q);
     if (!rc)
         rc = commit(q, p);
@@ -277,11 +283,10 @@ static int write_placed(struct qcow2 *q, struct placing *p, const struct iovec *
     return rc;
 }
 
-/** As much of the list as can be done at once. */
+/** As much of the list, of @size bytes, as can be done at once. @iov NULL: a place is enough. */
 static int write_piece(struct qcow2 *q, const struct iovec *iov, int n, uint64_t offset,
-                       uint64_t *ret_done)
+                       uint64_t size, uint64_t *ret_done)
 {
-    uint64_t size = iov_bytes(iov, (unsigned)n);
     struct qcow2_run run;
     int rc = qcow2_look(q, offset, size, true, &run);
 
@@ -290,10 +295,12 @@ static int write_piece(struct qcow2 *q, const struct iovec *iov, int n, uint64_t
     if (run.kind == QCOW2_RUN_DATA && run.is_ours) {
         struct iovec part[DISK_MAX_IOV];
 
-        n = (int)iov_slice(part, iov, (unsigned)n, 0, (size_t)run.bytes);
-        rc = qcow2_data_write(q, part, n, run.host);
         *ret_done = run.bytes;
-        return rc;
+        if (!iov)
+            return 0;
+
+        n = (int)iov_slice(part, iov, (unsigned)n, 0, (size_t)run.bytes);
+        return qcow2_data_write(q, part, n, run.host);
     }
     size = MIN(size, (uint64_t)MAX_PIECE);
     struct placing p = {
@@ -339,13 +346,27 @@ int qcow2_pwritev(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t 
         uint64_t now = 0;
 
         if (!done) {
-            rc = write_piece(q, iov, iovcnt, offset, &now);
+            rc = write_piece(q, iov, iovcnt, offset, total, &now);
         } else {
             int n =
                 (int)iov_slice(rest, iov, (unsigned)iovcnt, (size_t)done, (size_t)(total - done));
 
-            rc = write_piece(q, rest, n, offset + done, &now);
+            rc = write_piece(q, rest, n, offset + done, total - done, &now);
         }
+        done += now;
+    }
+    return rc;
+}
+
+int qcow2_allocate(struct disk *d, uint64_t offset, uint64_t size)
+{
+    struct qcow2 *q = qcow2_of(d);
+    int rc = qcow2_is_broken(q) ? -EIO : q->luks || q->bitmaps ? -ENOTSUP : qcow2_flush_if_much(q);
+
+    for (uint64_t done = 0; done < size && !rc;) {
+        uint64_t now = 0;
+
+        rc = write_piece(q, NULL, 0, offset + done, size - done, &now);
         done += now;
     }
     return rc;

@@ -12,13 +12,12 @@
 #include "base/bits.h"
 #include "disk/format.h"
 #include "disk/packing.h"
+#include "disk/tool/clone.h"
 #include "disk/tool/walk.h"
 
 #include <errno.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #define UNIT         4096u
 #define CHUNK_MIN    (2u << 20) /* a request to storage that is worth its cost */
@@ -27,8 +26,8 @@
 #define UNITS_MAX    (CHUNK_MAX / UNIT)
 #define SECTOR       512u /* the unit where layers are told apart: what they hold is in sectors */
 
+#define CLONE_MIN (64u << 10)
 #define CLONE_MAX (16u << 20)
-#define BLOCK     4096u /* of host file systems that share blocks */
 
 enum { KIND_ZERO = 1, KIND_MIXED, KIND_DATA, KIND_CLONE };
 
@@ -44,7 +43,7 @@ struct copier {
     struct disk_extent last; /* [walk's lock] of the source, as found for the piece before */
     uint64_t last_offset;    /* [walk's lock] */
     bool write_failed;       /* [atomic] the failure was the target's */
-    bool may_clone;          /* [atomic] nothing has spoken against sharing blocks so far */
+    struct clone clone;
 };
 
 /** A chunk on its way. */
@@ -111,18 +110,10 @@ static int find_zero_piece(struct copier *s, uint64_t offset, uint64_t size, int
     return 0;
 }
 
-/** Cut a piece of at most @size bytes at a chunk's beginning: whole chunks, or one. */
-static uint64_t whole_chunks(const struct copier *s, uint64_t offset, uint64_t size)
+/** Cut a piece of at most @size bytes to whole multiples of @step. */
+static uint64_t whole_steps(const struct copier *s, uint64_t offset, uint64_t size, uint32_t step)
 {
-    return offset + size >= s->size_bytes ? s->size_bytes - offset : size - size % s->chunk;
-}
-
-/** May source and target share the host's blocks at @offset? Only plain bytes of files can. */
-static bool is_clonable(const struct copier *s, const struct disk_extent *e, uint64_t offset)
-{
-    return e->kind == DISK_DATA && e->file->fd >= 0 && !e->file->is_block &&
-           !((e->file_offset + offset) % BLOCK) &&
-           __atomic_load_n(&s->may_clone, __ATOMIC_RELAXED); /* a hint */
+    return offset + size >= s->size_bytes ? s->size_bytes - offset : size - size % step;
 }
 
 static int find(void *arg, struct piece *p)
@@ -141,22 +132,24 @@ static int find(void *arg, struct piece *p)
     if (rc)
         return rc;
     uint64_t alike = MIN(s->last.size - (p->offset - s->last_offset), left);
+    /* Where blocks can be shared, also extents are that do not fill a chunk. */
+    bool may_clone = clone_may(&s->clone);
     p->size = chunk;
     p->kind = KIND_MIXED;
-    if (alike < chunk)
+    if (alike < (may_clone ? MIN(chunk, (uint64_t)CLONE_MIN) : chunk))
         return 0;
     if (!is_wanted(s, &s->last)) {
         size = alike;
         kind = PIECE_SKIP;
     } else if (is_zero_extent(&s->last)) {
         rc = find_zero_piece(s, p->offset, alike, &kind, &size);
-    } else if (is_clonable(s, &s->last, p->offset - s->last_offset)) {
+    } else if (clone_fits(&s->clone, &s->last, p->offset - s->last_offset)) {
         size = MIN(alike, (uint64_t)CLONE_MAX);
         kind = KIND_CLONE;
     } else {
-        p->kind = s->last.kind == DISK_DATA ? KIND_DATA : KIND_MIXED;
+        p->kind = s->last.kind == DISK_DATA && alike >= chunk ? KIND_DATA : KIND_MIXED;
     }
-    size = whole_chunks(s, p->offset, size);
+    size = whole_steps(s, p->offset, size, may_clone ? UNIT : s->chunk);
     if (!rc && size && kind != KIND_MIXED) {
         p->size = size;
         p->kind = kind;
@@ -417,31 +410,6 @@ static int write_zero_piece(struct copier *s, const struct piece *p)
     return write_result(s, disk_write_zeroes(s->c->target, p->offset, p->size, true));
 }
 
-/** Let the host share the blocks of the piece. */
-static bool clone_piece(struct copier *s, const struct piece *p)
-{
-    struct disk_extent from = {0};
-    struct disk_extent to = {0};
-    unsigned ticket = disk_io_begin(s->c->target);
-    bool good = !disk_map(s->c->source, p->offset, p->size, &from) && from.kind == DISK_DATA &&
-                from.size >= p->size && !disk_place(s->c->target, p->offset, p->size, &to) &&
-                to.kind == DISK_DATA && to.size >= p->size && to.file->fd >= 0;
-
-    if (good) {
-        struct file_clone_range range = {
-            .src_fd = from.file->fd,
-            .src_offset = from.file_offset,
-            .src_length = p->size,
-            .dest_offset = to.file_offset,
-        };
-        good = !ioctl(to.file->fd, FICLONERANGE, &range);
-    }
-    disk_io_end(s->c->target, ticket);
-    if (!good) /* another file system, or one that cannot: it is not asked again */
-        __atomic_store_n(&s->may_clone, false, __ATOMIC_RELAXED);
-    return good;
-}
-
 /** The chunk whose bytes are at @buf, with what belongs to it behind them. */
 static struct chunk *chunk_in(const struct copier *s, uint8_t *buf)
 {
@@ -481,9 +449,8 @@ static int work(struct walk *w, const struct piece *p, uint8_t *buf)
         return w->finish ? 0 : write_zero_piece(s, p);
     if (p->kind != KIND_CLONE)
         return work_on_chunk(s, p, buf);
-    if (clone_piece(s, p))
-        return 0;
-    for (uint64_t at = 0; !rc && at < p->size; at += part.size) {
+    for (uint64_t at = clone_run(&s->clone, p->offset, p->size); !rc && at < p->size;
+         at += part.size) {
         part.offset = p->offset + at;
         part.size = MIN(p->size - at, (uint64_t)s->chunk);
         rc = work_on_chunk(s, &part, buf);
@@ -524,7 +491,8 @@ static int plan(struct copier *s, struct error *err)
     if (packs)
         s->buffers_bytes += (size_t)(s->chunk / s->cluster) * (s->cluster + PACK_SLACK);
     s->size_bytes = c->source->size_bytes;
-    s->may_clone = !c->base && !c->depth && !c->from_depth && !packs && c->sparse_bytes;
+    if (!c->base && !c->depth && !c->from_depth && !packs && c->sparse_bytes)
+        clone_init(&s->clone, c->source, c->target);
     return 0;
 }
 

@@ -43,6 +43,13 @@ static int vdi_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool
     return rc ? rc : blocks_write_zeroes(&vdi_of(d)->b, offset, size, may_unmap);
 }
 
+static int vdi_allocate(struct disk *d, uint64_t offset, uint64_t size)
+{
+    int rc = vdi_modify(vdi_of(d));
+
+    return rc ? rc : blocks_allocate(&vdi_of(d)->b, offset, size);
+}
+
 static int vdi_status(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret)
 {
     return blocks_status(&vdi_of(d)->b, offset, size, ret);
@@ -106,6 +113,7 @@ static const struct disk_ops vdi_ops = {
     .write_zeroes = vdi_write_zeroes,
     .status = vdi_status,
     .place = vdi_place,
+    .allocate = vdi_allocate,
     .get_info = vdi_get_info,
     .close = vdi_close,
     .check = vdi_check,

@@ -118,6 +118,7 @@ int vhd_map_preadv(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t
 int vhd_map_pwritev(struct disk *d, const struct iovec *iov, int iovcnt, uint64_t offset);
 int vhd_map_flush(struct disk *d);
 int vhd_map_discard(struct disk *d, uint64_t offset, uint64_t size);
+int vhd_map_disk_allocate(struct disk *d, uint64_t offset, uint64_t size);
 int vhd_map_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool may_unmap);
 int vhd_map_status(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);
 int vhd_map_place(struct disk *d, uint64_t offset, uint64_t size, struct disk_extent *ret);

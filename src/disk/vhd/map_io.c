@@ -209,6 +209,7 @@ struct piece {
     const struct iovec *iov; /* NULL: zeroes */
     int iovcnt;
     bool may_unmap;
+    bool allocate; /* without @iov: a place, whatever it holds, and that is all */
     uint64_t offset;
     uint32_t size;
     uint64_t spare; /* zeroed space for a block, or 0 */
@@ -298,9 +299,11 @@ static int plan_piece(struct vhd_map *m, struct piece *p) REQUIRES(m->lock)
     if (kind == VHD_NONE || kind == VHD_ZERO) {
         bool whole = p->size == m->block_bytes;
 
-        if (!p->iov && (kind == VHD_ZERO || !m->is_over))
+        bool zeroes = !p->iov && !p->allocate;
+
+        if (zeroes && (kind == VHD_ZERO || !m->is_over))
             return 0;
-        if (!p->iov && whole && m->can_zero) {
+        if (zeroes && whole && m->can_zero) {
             int rc = vhd_map_mark(m, block);
 
             if (!rc)
@@ -400,7 +403,7 @@ static int write_piece(struct vhd_map *m, struct piece *p)
             break;
         rc = help;
     } while (!rc);
-    if (rc || p->action == PIECE_NOTHING)
+    if (rc || p->action == PIECE_NOTHING || p->allocate)
         return rc;
     rc = put_piece(m, p);
     return p->action == PIECE_CLAIMED ? end_claim(m, p, rc) : rc;
@@ -443,6 +446,27 @@ int vhd_map_pwritev(struct disk *d, const struct iovec *iov, int iovcnt, uint64_
 int vhd_map_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool may_unmap)
 {
     return write_all(vhd_map_of(d), NULL, 0, offset, size, may_unmap);
+}
+
+/** Of a disk without a layer below: its blocks are whole as soon as they have a place. */
+int vhd_map_disk_allocate(struct disk *d, uint64_t offset, uint64_t size)
+{
+    struct vhd_map *m = vhd_map_of(d);
+    uint64_t end = offset + size;
+    int rc = m->is_over ? -ENOTSUP : vhd_map_begin(m);
+
+    while (!rc && offset < end) {
+        uint64_t left = m->block_bytes - offset % m->block_bytes;
+        struct piece p = {
+            .allocate = true,
+            .offset = offset,
+            .size = (uint32_t)MIN(left, end - offset),
+        };
+
+        rc = write_piece(m, &p);
+        offset += p.size;
+    }
+    return rc;
 }
 
 /** Space of sectors that are there is given back; what they hold afterwards is old or zeroes. */

@@ -80,6 +80,7 @@ static const struct disk_ops vhd_ops = {
     .flush = vhd_map_flush,
     .discard = vhd_map_discard,
     .write_zeroes = vhd_map_write_zeroes,
+    .allocate = vhd_map_disk_allocate,
     .status = vhd_map_status,
     .place = vhd_map_place,
     .get_info = vhd_get_info,

@@ -98,6 +98,7 @@ static const struct disk_ops vhdx_ops = {
     .flush = vhd_map_flush,
     .discard = vhd_map_discard,
     .write_zeroes = vhd_map_write_zeroes,
+    .allocate = vhd_map_disk_allocate,
     .status = vhd_map_status,
     .place = vhd_map_place,
     .get_info = vhdx_get_info,

@@ -113,7 +113,7 @@ static struct vmdk_extent *find_extent(struct vmdk *v, uint64_t offset)
     return &v->extents[low];
 }
 
-enum vmdk_op { OP_READ, OP_WRITE, OP_ZERO, OP_UNMAP, OP_DISCARD };
+enum vmdk_op { OP_READ, OP_WRITE, OP_ZERO, OP_UNMAP, OP_DISCARD, OP_ALLOCATE };
 
 static int touch(struct vmdk_extent *e)
 {
@@ -137,6 +137,8 @@ static int flat_op(struct vmdk_extent *e, enum vmdk_op op, const struct iovec *i
         return file_pwritev(e->file, iov, n, offset);
     case OP_DISCARD:
         return file_discard(e->file, offset, size);
+    case OP_ALLOCATE:
+        return 0; /* all of it is there */
     case OP_ZERO:
     case OP_UNMAP:
         break;
@@ -157,6 +159,8 @@ static int sparse_op(struct vmdk_extent *e, enum vmdk_op op, const struct iovec 
                                     : blocks_pwritev(b, iov, n, offset);
     case OP_DISCARD:
         return blocks_discard(b, offset, size);
+    case OP_ALLOCATE:
+        return e->sparse->is_packed ? -ENOTSUP : blocks_allocate(b, offset, size);
     case OP_ZERO:
     case OP_UNMAP:
         break;
@@ -167,7 +171,7 @@ static int sparse_op(struct vmdk_extent *e, enum vmdk_op op, const struct iovec 
 /** Nothing is there: zeroes, and only they can be written. */
 static int zero_op(enum vmdk_op op, const struct iovec *iov, int n)
 {
-    if (op == OP_WRITE)
+    if (op == OP_WRITE || op == OP_ALLOCATE)
         return -EROFS;
     for (int i = 0; op == OP_READ && i < n; i++)
         memset(iov[i].iov_base, 0, iov[i].iov_len);
@@ -223,6 +227,11 @@ static int vmdk_discard(struct disk *d, uint64_t offset, uint64_t size)
 static int vmdk_write_zeroes(struct disk *d, uint64_t offset, uint64_t size, bool may_unmap)
 {
     return run_op(d, may_unmap ? OP_UNMAP : OP_ZERO, NULL, 0, offset, size);
+}
+
+static int vmdk_allocate(struct disk *d, uint64_t offset, uint64_t size)
+{
+    return run_op(d, OP_ALLOCATE, NULL, 0, offset, size);
 }
 
 static int flat_status(struct vmdk_extent *e, uint64_t at, uint64_t size, struct disk_extent *ret)
@@ -401,6 +410,7 @@ const struct disk_ops vmdk_ops = {
     .write_zeroes = vmdk_write_zeroes,
     .status = vmdk_status,
     .place = vmdk_place,
+    .allocate = vmdk_allocate,
     .get_info = vmdk_get_info,
     .close = vmdk_close,
     .check = vmdk_check,
