@@ -167,7 +167,7 @@ int pci_add(struct pci_host *host, struct pci_function *f, const struct pci_ops 
     host->slots[at] = f;
     init_header(f);
     int rc = add_bars(f);
-    if (!rc && f != &host->bridge) {
+    if (!rc && f != &host->bridge && !info->plain) {
         s->config[PCI_INTERRUPT_PIN] = 1;
         rc = add_express(f);
     }
@@ -216,6 +216,18 @@ int pci_add_capability(struct pci_function *f, uint8_t id, const void *bytes,
     s->cap_tail = at + 1;
     s->cap_end = at + size;
     return (int)at;
+}
+
+void pci_add_registers(struct pci_function *f, unsigned offset, const void *bytes, unsigned size)
+{
+    struct pci_state *s = f->state;
+
+    assert(offset >= PCI_HEADER_END && offset + size <= PCI_CONFIG_SIZE);
+    memset(s->mask + offset, 0xff, size);
+    if (bytes) {
+        memcpy(s->config + offset, bytes, size);
+        memcpy(s->initial + offset, bytes, size);
+    }
 }
 
 uint8_t *pci_config(struct pci_function *f)

@@ -18,7 +18,26 @@ static const struct pci_info bridge_info = {
     .device_id = 0x0008, /* the generic ECAM host bridge that guests know */
     .class_code = 0x060000,
 };
-static const struct pci_ops bridge_ops = {.name = "pci-host"};
+
+static void bridge_written(struct pci_function *f, unsigned offset, unsigned size)
+{
+    const struct pci_host_config *c = &f->host->config;
+
+    if (c->bridge_written)
+        c->bridge_written(c->arg, f);
+}
+
+/** A machine's reset puts the bridge's registers back, too. */
+static void bridge_reset(struct pci_function *f)
+{
+    bridge_written(f, 0, 0);
+}
+
+static const struct pci_ops bridge_ops = {
+    .name = "pci-host",
+    .config_written = bridge_written,
+    .reset = bridge_reset,
+};
 
 static struct pci_function *ecam_function(const struct pci_host *host, uint64_t offset)
 {
@@ -28,20 +47,30 @@ static struct pci_function *ecam_function(const struct pci_host *host, uint64_t 
     return bus == 0 && devfn % 8 == 0 ? host->slots[devfn / 8] : NULL;
 }
 
+uint32_t pci_host_config_read(struct pci_host *host, uint64_t offset, unsigned size)
+{
+    struct pci_function *f = ecam_function(host, offset);
+
+    return f ? pci_function_config_read(f, offset & (PCI_CONFIG_SIZE - 1), size) : UINT32_MAX;
+}
+
+void pci_host_config_write(struct pci_host *host, uint64_t offset, unsigned size, uint32_t value)
+{
+    struct pci_function *f = ecam_function(host, offset);
+
+    if (f)
+        pci_function_config_write(f, offset & (PCI_CONFIG_SIZE - 1), size, value);
+}
+
 static enum bus_result ecam_read(void *dev, uint64_t offset, unsigned size, uint64_t *ret)
 {
-    struct pci_function *f = ecam_function(dev, offset);
-
-    *ret = f ? pci_function_config_read(f, offset & (PCI_CONFIG_SIZE - 1), size) : UINT64_MAX;
+    *ret = pci_host_config_read(dev, offset, size);
     return BUS_OK;
 }
 
 static enum bus_result ecam_write(void *dev, uint64_t offset, unsigned size, uint64_t value)
 {
-    struct pci_function *f = ecam_function(dev, offset);
-
-    if (f)
-        pci_function_config_write(f, offset & (PCI_CONFIG_SIZE - 1), size, (uint32_t)value);
+    pci_host_config_write(dev, offset, size, (uint32_t)value);
     return BUS_OK;
 }
 
@@ -69,13 +98,29 @@ static const struct pci_bar_map *find_bar(const struct pci_host *host, uint64_t 
     return NULL;
 }
 
+/** Is @addr in a configuration window that lies in a memory window? Then *@ret_offset is there. */
+static bool in_ecam(const struct pci_host *host, uint64_t addr, uint64_t *ret_offset)
+{
+    /* relaxed: a vCPU that races with the move may see the old place or the new one */
+    uint64_t base = __atomic_load_n(&host->ecam, __ATOMIC_RELAXED);
+
+    *ret_offset = addr - base;
+    return base != PCI_UNMAPPED && *ret_offset < host->config.ecam_size;
+}
+
 static enum bus_result window_read(void *dev, uint64_t offset, unsigned size, uint64_t *ret)
 {
     const struct pci_window *w = dev;
     uint64_t at;
-    const struct pci_bar_map *map = find_bar(w->host, w->base + offset, &at);
 
     *ret = UINT64_MAX;
+    if (in_ecam(w->host, w->base + offset, &at)) {
+        *ret = pci_host_config_read(w->host, at, MIN(size, 4u));
+        if (size == 8)
+            *ret |= (uint64_t)pci_host_config_read(w->host, at + 4, 4) << 32;
+        return BUS_OK;
+    }
+    const struct pci_bar_map *map = find_bar(w->host, w->base + offset, &at);
     return map ? pci_function_bar_read(map->f, map->bar, at, size, ret) : BUS_OK;
 }
 
@@ -83,8 +128,14 @@ static enum bus_result window_write(void *dev, uint64_t offset, unsigned size, u
 {
     const struct pci_window *w = dev;
     uint64_t at;
-    const struct pci_bar_map *map = find_bar(w->host, w->base + offset, &at);
 
+    if (in_ecam(w->host, w->base + offset, &at)) {
+        pci_host_config_write(w->host, at, MIN(size, 4u), (uint32_t)value);
+        if (size == 8)
+            pci_host_config_write(w->host, at + 4, 4, (uint32_t)(value >> 32));
+        return BUS_OK;
+    }
+    const struct pci_bar_map *map = find_bar(w->host, w->base + offset, &at);
     return map ? pci_function_bar_write(map->f, map->bar, at, size, value) : BUS_OK;
 }
 
@@ -136,8 +187,10 @@ void pci_host_update_intx(struct pci_host *host, struct pci_function *f)
 static int add_regions(struct pci_host *host, struct error *err)
 {
     const struct pci_host_config *c = &host->config;
-    int rc = mem_add_mmio(host->mem, c->ecam, c->ecam_size, &ecam_ops, host, err);
+    bool inside = c->ecam.v - c->mmio32.v < c->mmio32_size;
+    int rc = inside ? 0 : mem_add_mmio(host->mem, c->ecam, c->ecam_size, &ecam_ops, host, err);
 
+    host->ecam = inside ? c->ecam.v : PCI_UNMAPPED;
     if (!rc && c->mmio32_size)
         rc = mem_add_mmio(host->mem, c->mmio32, c->mmio32_size, &window_ops, &host->window32, err);
     if (!rc && c->mmio64_size)
@@ -161,7 +214,8 @@ int pci_host_new(struct mem *mem, const struct pci_host_config *config, struct p
     host->next32 = config->mmio32.v;
     host->next64 = config->mmio64.v;
     mutex_init(&host->intx_lock);
-    int rc = pci_add(host, &host->bridge, &bridge_ops, &bridge_info, 0, err);
+    int rc = pci_add(host, &host->bridge, &bridge_ops,
+                     config->bridge ? config->bridge : &bridge_info, 0, err);
     if (!rc)
         rc = add_regions(host, err);
     if (rc) {
@@ -179,6 +233,16 @@ void pci_host_free(struct pci_host *host)
     pci_remove(&host->bridge);
     mutex_done(&host->intx_lock);
     free(host);
+}
+
+void pci_host_move_ecam(struct pci_host *host, uint64_t base)
+{
+    __atomic_store_n(&host->ecam, base, __ATOMIC_RELAXED); /* see in_ecam() */
+}
+
+struct pci_function *pci_host_bridge(struct pci_host *host)
+{
+    return &host->bridge;
 }
 
 void pci_host_reset(struct pci_host *host)

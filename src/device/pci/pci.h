@@ -46,6 +46,7 @@ struct pci_info {
     uint8_t bar_64bit;     /* bit mask by BAR number */
     uint8_t bar_prefetch;  /* bit mask */
     unsigned msix_vectors; /* 0 = no MSI-X capability */
+    bool plain;            /* conventional: no interrupt pin, no PCI Express capability */
     unsigned msix_bar; /* the table at offset 0 and the PBA at 2048 of this BAR are served by pci
                           itself, as are the first 4 KiB of it */
 };
@@ -72,6 +73,10 @@ void pci_remove(struct pci_function *f);
 int pci_add_capability(struct pci_function *f, uint8_t id, const void *bytes,
                        const void *write_mask, unsigned size);
 
+/** Registers that the guest may write, @size bytes of configuration space from @offset on, which
+ * hold @bytes (NULL: zeroes) after a reset. Before the machine runs. */
+void pci_add_registers(struct pci_function *f, unsigned offset, const void *bytes, unsigned size);
+
 /** The function's configuration bytes; only between pci_lock() and pci_unlock(). */
 uint8_t *pci_config(struct pci_function *f);
 void pci_lock(struct pci_function *f);
@@ -97,7 +102,7 @@ struct mem *pci_mem(const struct pci_function *f);
 /** The host bridge: ECAM window, 32-bit and 64-bit memory windows, four INTx lines swizzled by
  * slot. */
 struct pci_host_config {
-    gpa_t ecam;
+    gpa_t ecam;         /* within mmio32: pci_host_move_ecam() can move it there */
     uint64_t ecam_size; /* 1 MiB a bus; bus 0 only is populated */
     gpa_t mmio32;
     uint64_t mmio32_size;
@@ -108,12 +113,28 @@ struct pci_host_config {
     struct irq_line intx[4];
     gpa_t msi; /* where MSI-X messages may go besides RAM; msi_size 0 = nowhere */
     uint64_t msi_size;
+    const struct pci_info *bridge; /* function 0; NULL = a generic one */
+    void (*bridge_written)(void *arg, struct pci_function *bridge); /* its registers behind the
+                                                                       header; NULL = not wanted */
+    void *arg;
     bool assign_bars; /* place BARs at start, as firmware would, for kernels told to keep them */
 };
 must_check int pci_host_new(struct mem *mem, const struct pci_host_config *config,
                             struct pci_host **ret, struct error *err);
 void pci_host_free(struct pci_host *host);
 void pci_host_reset(struct pci_host *host);
+
+/** Where the configuration window is now, for a board whose bridge can move it; UINT64_MAX =
+ * nowhere. Any thread. */
+void pci_host_move_ecam(struct pci_host *host, uint64_t base);
+
+/** The bridge itself. */
+struct pci_function *pci_host_bridge(struct pci_host *host);
+
+/** Configuration space by another mechanism than the window: @offset is as in the window, the
+ * access is naturally aligned and of 1, 2 or 4 bytes. Any vCPU's thread. */
+uint32_t pci_host_config_read(struct pci_host *host, uint64_t offset, unsigned size);
+void pci_host_config_write(struct pci_host *host, uint64_t offset, unsigned size, uint32_t value);
 
 /** State for a snapshot: vCPUs and loops stand still. A failed load leaves the device in any state:
  * reset or free it. */

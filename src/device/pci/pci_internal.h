@@ -87,10 +87,11 @@ struct pci_host {
     struct pci_bar_map maps[PCI_SLOTS * PCI_BARS]; /* [init] but for base */
     size_t map_count;                              /* [init] maps in use lie below this */
     struct pci_window window32, window64;          /* [init] */
-    uint64_t next32, next64;                       /* [init] where the next BAR is placed */
-    struct pci_function bridge;                    /* [init] function 0 */
-    struct mutex intx_lock;                        /* taken after a function's lock was released */
-    uint32_t intx_asserted[4];                     /* [intx_lock] bit mask of slots */
+    uint64_t ecam; /* [atomic] base of a window within mmio32; UINT64_MAX = a region of its own */
+    uint64_t next32, next64;    /* [init] where the next BAR is placed */
+    struct pci_function bridge; /* [init] function 0 */
+    struct mutex intx_lock;     /* taken after a function's lock was released */
+    uint32_t intx_asserted[4];  /* [intx_lock] bit mask of slots */
 };
 
 /** Drive slot's INTA pin. Any thread, no function lock held. */

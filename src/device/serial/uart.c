@@ -355,7 +355,7 @@ int uart_new(struct mem *mem, gpa_t base, const struct uart_config *config, stru
     u->config = *config;
     u->timeout = (struct loop_timer){.fn = timeout_fired, .arg = u};
     mutex_init(&u->lock);
-    int rc = mem_add_mmio(mem, base, UART_SIZE, &uart_ops, u, err);
+    int rc = mem_add_mmio(mem, base, config->size ? config->size : UART_SIZE, &uart_ops, u, err);
     if (rc) {
         uart_free(u);
         return rc;

@@ -27,6 +27,7 @@ struct uart_backend {
 
 struct uart_config {
     struct irq_line irq;
+    uint64_t size;     /* of its window; 0 = UART_SIZE */
     struct loop *loop; /* runs the receive timeout; borrowed */
     struct uart_backend backend;
 };
