@@ -1,4 +1,4 @@
-/* ELF64 programs for riscv64. Spec: System V ABI, "Object Files"; RISC-V psABI 1.0.
+/* ELF programs for riscv64 and x86. Spec: System V ABI, "Object Files"; RISC-V psABI 1.0.
  *
  * A program linked for an address where the machine has RAM (0x80000000 and up) is loaded there;
  * one linked from 0 or for virtual addresses only (vmlinux) is moved to the load base as a whole.
