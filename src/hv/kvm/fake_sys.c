@@ -268,6 +268,11 @@ static int fake_ioctl(void *arg, int fd, unsigned long request, uintptr_t value)
     return vcpu_ioctl(f, &f->vcpus[fd - FAKE_VCPU_FD], request, value);
 }
 
+static bool fake_has_extension(void *arg)
+{
+    return !((struct fake_kernel *)arg)->no_extension;
+}
+
 void fake_kernel_init(struct fake_kernel *f)
 {
     *f = (struct fake_kernel){
@@ -276,6 +281,7 @@ void fake_kernel_init(struct fake_kernel *f)
                 .map = fake_map,
                 .unmap = fake_unmap,
                 .close = fake_close,
+                .has_extension = fake_has_extension,
                 .arg = f},
         .api = KVM_API_VERSION,
         .missing_cap = -1,

@@ -27,6 +27,7 @@ struct fake_vcpu {
 
 struct fake_kernel {
     struct kvm_sys sys;
+    bool no_extension;
     int open_rc; /* -errno for KVM's device; 0 = opens */
     int api;
     int missing_cap;    /* absent; -1 = none */

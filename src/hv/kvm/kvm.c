@@ -41,8 +41,7 @@ int kvm_cap(const struct kvm *k, unsigned cap)
     return rc < 0 ? 0 : rc;
 }
 
-/** What the real chips' wires need before processors exist. */
-static int make_chips(struct kvm *k, struct error *err)
+int kvm_make_chips(struct kvm *k, struct error *err)
 {
     uint64_t identity = IDENTITY_MAP;
     struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
@@ -70,7 +69,7 @@ int kvm_new(const struct kvm_config *config, struct kvm **ret, struct error *err
     k->fd = k->vm_fd = -1;
     int rc = kvm_open(k, err);
     if (!rc)
-        rc = make_chips(k, err);
+        rc = kvm_make_chips(k, err);
     if (!rc)
         rc = kvm_make_cpuid(k, err);
     if (!rc)

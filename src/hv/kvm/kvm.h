@@ -28,10 +28,11 @@ struct kvm_config {
 
 /** Can machines run under KVM here? Opens the device, makes a machine and a processor, and looks
  * for every capability that is needed; leaves nothing behind. 0, or -errno with a sentence of what
- * is missing. @sys as in the configuration. Any thread. */
+ * is missing. @sys as in the configuration. A kernel that emulates the extension in software is
+ * refused here, though machines can be made on it: kvm_new() does. Any thread. */
 must_check int kvm_probe(const struct kvm_sys *sys, struct error *err);
 
-/** What to do about what kvm_probe() returned; "" = nothing is known to help. Static. */
+/** What to do about what kvm_probe() returned. Static. */
 const char *kvm_remedy(int rc);
 
 /** A machine without memory or processors. *@ret is the caller's, freed after its vCPUs. */
@@ -72,6 +73,7 @@ must_check int kvm_load(struct kvm *k, const struct state_in *in, struct error *
 struct kvm_entry {
     bool long_mode; /* else 32-bit protected mode without paging */
     uint64_t rip;
+    uint64_t rax; /* multiboot: its magic number */
     uint64_t rbx; /* PVH: start_info */
     uint64_t rsi; /* Linux: boot_params */
     uint64_t cr3; /* long mode */

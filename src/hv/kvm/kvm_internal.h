@@ -21,6 +21,7 @@ struct kvm_sys {
     int (*map)(void *arg, int fd, size_t size, void **ret); /* MAP_SHARED, read and write */
     void (*unmap)(void *arg, void *p, size_t size);
     void (*close)(void *arg, int fd);
+    bool (*has_extension)(void *arg); /* the processor's: VT-x or SVM */
     void *arg;
 };
 
@@ -83,6 +84,11 @@ int kvm_cap(const struct kvm *k, unsigned cap);
 
 /** Open KVM and check all that its device tells. Used by kvm_new() too. */
 must_check int kvm_open(struct kvm *k, struct error *err);
+
+/* kvm.c */
+
+/** The in-kernel interrupt controllers and timer: before processors. */
+must_check int kvm_make_chips(struct kvm *k, struct error *err);
 
 /* cpuid.c */
 

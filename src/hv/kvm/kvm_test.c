@@ -104,6 +104,9 @@ TEST(every_way_in_which_kvm_is_missing_has_its_sentence)
     fake.vm_rc = 0;
     fake.vcpu_rc = -EINVAL;
     expect_refusal(ENODEV, "makes a machine but no processor");
+    fake.vcpu_rc = 0;
+    fake.no_extension = true;
+    expect_refusal(ENODEV, "only emulates it in software");
     EXPECT_TRUE(*kvm_remedy(-ENOENT) && *kvm_remedy(-EACCES) && *kvm_remedy(-ENODEV));
 }
 

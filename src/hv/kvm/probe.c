@@ -80,6 +80,8 @@ int kvm_probe(const struct kvm_sys *sys, struct error *err)
     struct kvm k = {.sys = sys ? sys : &kvm_sys_host, .fd = -1, .vm_fd = -1};
     int rc = kvm_open(&k, err);
 
+    if (!rc)
+        rc = kvm_make_chips(&k, err);
     if (!rc) {
         int fd = kvm_vm_ioctl(&k, KVM_CREATE_VCPU, 0);
 
@@ -91,6 +93,10 @@ int kvm_probe(const struct kvm_sys *sys, struct error *err)
         else
             k.sys->close(k.sys->arg, fd);
     }
+    if (!rc && !k.sys->has_extension(k.sys->arg))
+        rc = error_set(err, ENODEV,
+                       "this host's processor has no VT-x or SVM, and KVM only emulates it in "
+                       "software, too slowly to be of use");
     k.sys->close(k.sys->arg, k.vm_fd);
     k.sys->close(k.sys->arg, k.fd);
     return rc;
@@ -110,6 +116,6 @@ const char *kvm_remedy(int rc)
     case ENOTSUP:
         return "use a newer kernel: Linux 4.12 or later";
     default:
-        return "";
+        return "see what else uses the processor's virtualization extension, and dmesg";
     }
 }

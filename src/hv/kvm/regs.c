@@ -250,6 +250,7 @@ int kvm_vcpu_enter_at(struct vcpu *vcpu, const struct kvm_entry *entry, struct e
     struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
     struct kvm_regs r = {
         .rip = entry->rip,
+        .rax = entry->rax,
         .rbx = entry->rbx,
         .rsi = entry->rsi,
         .rflags = 2,

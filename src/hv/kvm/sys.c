@@ -1,6 +1,7 @@
 /* The host's kernel, as hv/kvm reaches it. Threads: any. */
 #include "hv/kvm/kvm_internal.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -42,10 +43,23 @@ static void sys_close(void *arg, int fd)
         (void)close(fd); /* nothing was written through it */
 }
 
+static bool sys_has_extension(void *arg)
+{
+    unsigned a;
+    unsigned b;
+    unsigned c;
+    unsigned d;
+
+    if (__get_cpuid(1, &a, &b, &c, &d) && c & 1u << 5)
+        return true;
+    return __get_cpuid(0x80000001, &a, &b, &c, &d) && c & 1u << 2;
+}
+
 const struct kvm_sys kvm_sys_host = {
     .open = sys_open,
     .ioctl = sys_ioctl,
     .map = sys_map,
     .unmap = sys_unmap,
     .close = sys_close,
+    .has_extension = sys_has_extension,
 };
