@@ -50,7 +50,8 @@ int launch(const struct guest_values *v, const char *image, const char *name, bo
     struct instance *in = NULL;
     struct image_spec spec;
     char base[IMAGE_NAME_MAX];
-    int r = image_spec_parse(image, v->arch, v->mirror, &spec, err);
+    struct error why;
+    int r = image_spec_parse(image, guest_arch(v, image, &why), v->mirror, &spec, err);
 
     if (r)
         return r;

@@ -3,6 +3,7 @@
 #include "cli/doctor.h"
 
 #include "base/fd.h"
+#include "vm/vm.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -52,14 +53,14 @@ void doctor_cpu(struct doctor_result *r)
 
 void doctor_kvm(struct doctor_result *r)
 {
-    cleanup(fd_closep) int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    struct error err = {0};
+    int rc = vm_kvm_check(&err);
 
-    /* never a warning: riscv64 machines run on Posada's own engine */
-    if (fd >= 0)
-        doctor_set(r, DOCTOR_OK, NULL, "/dev/kvm can be opened; riscv64 machines do not need it");
+    if (!rc)
+        doctor_set(r, DOCTOR_OK, NULL, "amd64 machines run under KVM");
     else
-        doctor_set(r, DOCTOR_OK, NULL, "no /dev/kvm (%s); riscv64 machines do not need it",
-                   strerror(errno));
+        doctor_set(r, DOCTOR_WARN, vm_kvm_remedy(rc),
+                   "amd64 machines do not run (riscv64 ones do): %.180s", error_text(&err));
 }
 
 /** A "Name:   123 kB" line of /proc/meminfo, in bytes; 0 when it is not there. */

@@ -5,6 +5,7 @@
 #include "base/paths.h"
 #include "cli/progress.h"
 #include "image/seed.h"
+#include "vm/vm.h"
 #include "vm/words.h"
 
 #include <errno.h>
@@ -93,6 +94,19 @@ static int apply_lists(const struct guest_values *v, struct instance_config *c, 
     return r;
 }
 
+const char *guest_arch(const struct guest_values *v, const char *image, struct error *ret_why)
+{
+    *ret_why = (struct error){0};
+    if (v->arch || strchr(image, '/'))
+        return v->arch;
+    if (v->engine)
+        return !strcmp(v->engine, "kvm") ? "amd64" : NULL;
+    if (vm_kvm_check(ret_why))
+        return NULL;
+    (void)error_set(ret_why, 0, "KVM works on this host");
+    return "amd64";
+}
+
 int guest_apply(const struct guest_values *v, struct instance_config *c, bool absolute,
                 struct error *err)
 {
@@ -122,6 +136,8 @@ int guest_apply(const struct guest_values *v, struct instance_config *c, bool ab
         c->cpus = v->cpus;
     for (size_t i = 0; !r && i < ARRAY_SIZE(words); i++)
         r = set(c, words[i].key, words[i].key, words[i].value, err);
+    if (!r && !v->engine && !strcmp(c->arch, "amd64"))
+        r = set(c, "engine", "engine", "kvm", err);
     if (!r)
         r = apply_lists(v, c, absolute, err);
     if (!r && c->publish.n && !strcmp(c->net, "none"))

@@ -19,6 +19,11 @@ struct guest_values {
     bool autostart;
 };
 
+/** The architecture of a guest of image @image that the options choose: what --arch or --engine
+ * say; else, if the image's name says none, amd64 where KVM works. NULL = the image's own default.
+ * *@ret_why is why KVM was not chosen, or was, as a sentence; "" when the user chose. */
+const char *guest_arch(const struct guest_values *v, const char *image, struct error *ret_why);
+
 extern const char guest_disk_help[], guest_volume_help[];
 
 /** Their rows, for a struct @s with a member `guest`. */
@@ -43,17 +48,19 @@ extern const char guest_disk_help[], guest_volume_help[];
         {.name = "engine",                                                                         \
          OPT_INTO_CHOICE(s, guest.engine),                                                         \
          .arg = "ENGINE",                                                                          \
-         .choices = "jit interp check",                                                            \
+         .choices = "jit interp check kvm",                                                        \
          .group = "Machine",                                                                       \
-         .help = "What executes guest instructions: translated code, the interpreter, or both, "   \
-                 "compared block by block. Default: jit"},                                         \
+         .help =                                                                                   \
+             "What executes guest instructions: translated code, the interpreter, or both, "       \
+             "compared block by block, for riscv64; the host's processor, for amd64. Default: "    \
+             "kvm for amd64, else jit"},                                                           \
         {.name = "cpu",                                                                            \
          OPT_INTO_CHOICE(s, guest.cpu),                                                            \
          .arg = "PROFILE",                                                                         \
-         .choices = "max rva23 rva22",                                                             \
+         .choices = "max rva23 rva22 x86-64-v2 x86-64-v3 x86-64-v4",                               \
          .group = "Machine",                                                                       \
          .help = "Instruction set extensions of the processors: all there are, or those of a "     \
-                 "profile. Default: max"},                                                         \
+                 "profile (riscv64) or level (amd64). Default: max"},                              \
         {.name = "vlen",                                                                           \
          OPT_INTO_CHOICE(s, guest.vlen),                                                           \
          .arg = "BITS",                                                                            \
@@ -127,7 +134,8 @@ extern const char guest_disk_help[], guest_volume_help[];
          OPT_INTO_STRING(s, guest.arch),                                                           \
          .arg = "ARCH",                                                                            \
          .group = "Image",                                                                         \
-         .help = "Architecture of the image, by Debian's name. Default: riscv64"},                 \
+         .help = "Architecture of the guest, by Debian's name. Default: amd64 where KVM works, "   \
+                 "else riscv64; without an image, riscv64"},                                       \
     {                                                                                              \
         .name = "mirror", OPT_INTO_STRING(s, guest.mirror), .arg = "URL", .group = "Image",        \
         .help = "Package mirror for an image that must be built. Default: the one that this "      \

@@ -41,6 +41,7 @@ struct run {
     struct instance_config guest; /* what the machine is to be */
     struct machine machine;       /* without an instance: it, from run_prepare_image() on */
     struct vm_config config;      /* what is beside `guest`; of the running machine, all of it */
+    struct error why;             /* why KVM was chosen, or was not; "" = the user chose */
     struct image *image;          /* NULL: booted from files, or an instance */
     struct command *command;      /* NULL: the guest has our terminal */
     struct instance *instance;    /* NULL = none; its run lock is held */

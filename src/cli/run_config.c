@@ -65,6 +65,21 @@ static int configure_boot(struct run *run, struct error *err)
     return 0;
 }
 
+/** Of a machine without an image: an image's is known later. */
+static int choose_arch(struct run *run, struct error *err)
+{
+    const struct guest_values *g = &run->v->guest;
+    const char *arch = g->arch                                  ? g->arch
+                       : g->engine && !strcmp(g->engine, "kvm") ? "amd64"
+                                                                : "riscv64";
+
+    if (run->args->n)
+        return 0;
+    if (strcmp(arch, "riscv64") != 0 && strcmp(arch, "amd64") != 0)
+        return error_set(err, EINVAL, "--arch: expected riscv64 or amd64, not '%s'", arch);
+    return config_set(&run->guest, config_find("arch", err), arch, err);
+}
+
 static int configure_vsock(struct run *run, struct error *err)
 {
     const char *dir = run->v->vsock;
@@ -131,7 +146,11 @@ int run_configure(struct run *run, struct error *err)
     if (!r)
         r = check_env(&v->env, err);
     if (!r)
+        r = choose_arch(run, err);
+    if (!r)
         r = guest_apply(&v->guest, &run->guest, false, err);
+    if (!r && !run->args->n)
+        r = config_check(&run->guest, err);
     if (!r)
         r = configure_vsock(run, err);
     return r ? r : configure_debug(run, err);

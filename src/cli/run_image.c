@@ -100,6 +100,7 @@ static int prepare_temporary(struct run *run, const struct image_spec *spec, str
     const struct {
         const char *key, *value;
     } files[] = {
+        {"arch",   run->image->spec.arch                       },
         {"kernel", run->image->kernel                          },
         {"initrd", run->image->initrd ? run->image->initrd : ""},
         {"image",  run->image->name                            },
@@ -110,6 +111,10 @@ static int prepare_temporary(struct run *run, const struct image_spec *spec, str
         r = fail_at_once(run, err);
     for (size_t i = 0; !r && i < ARRAY_SIZE(files); i++)
         r = config_set(&run->guest, config_find(files[i].key, err), files[i].value, err);
+    if (!r && !run->v->guest.engine && !strcmp(run->guest.arch, "amd64"))
+        r = config_set(&run->guest, config_find("engine", err), "kvm", err);
+    if (!r)
+        r = config_check(&run->guest, err);
     if (!r)
         r = machine_init(&run->machine, run->name, &run->guest, NULL, true, err);
     if (r || !run->image->disk)
@@ -131,7 +136,8 @@ int run_prepare_image(struct run *run, struct error *err)
 
     if (!run->args->n)
         return machine_init(&run->machine, run->name, &run->guest, NULL, false, err);
-    r = image_spec_parse(run->args->v[0], v->guest.arch, v->guest.mirror, &spec, err);
+    r = image_spec_parse(run->args->v[0], guest_arch(&v->guest, run->args->v[0], &run->why),
+                         v->guest.mirror, &spec, err);
     if (r)
         return r;
     if (!v->name)

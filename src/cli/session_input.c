@@ -35,7 +35,7 @@ static void menu_help(const struct session *s)
 static void menu_info(const struct session *s)
 {
     static const char *const states[] = {"created", "running", "paused", "stopped"};
-    static const char *const engines[] = {"jit", "interp", "check"};
+    static const char *const engines[] = {"jit", "interp", "check", "kvm"};
     const struct vm_config *c = &s->run->config;
     char memory[32];
 

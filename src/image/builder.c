@@ -11,26 +11,18 @@
 #include <string.h>
 
 static const char *const builder_modules[] = {
-    "virtio_blk", "virtio_rng", "ext4", "crc32c_generic", "vfat", "nls_cp437", "nls_ascii", NULL,
+    "virtio_pci", "virtio_blk", "virtio_rng", "ext4", "crc32c_generic",
+    "vfat",       "nls_cp437",  "nls_ascii",  NULL,
 };
 
 /* For the root file system; for a machine's other devices; and what systemd loads at every start.
  * They are in the initrd unpacked: unpacking them in the guest, from the root file system, takes
  * seconds. */
 static const char *const root_modules[] = {
-    "virtio_blk",
-    "virtio_scsi",
-    "sd_mod",
-    "ext4",
-    "crc32c_generic",
-    "virtio_net",
-    "virtio_rng",
-    "virtio_balloon",
-    "vmw_vsock_virtio_transport",
-    "autofs4",
-    "configfs",
-    "ip_tables",
-    "nfnetlink",
+    "virtio_pci",  "virtio_console", "virtiofs",       "virtio_blk",
+    "virtio_scsi", "sd_mod",         "ext4",           "crc32c_generic",
+    "virtio_net",  "virtio_rng",     "virtio_balloon", "vmw_vsock_virtio_transport",
+    "autofs4",     "configfs",       "ip_tables",      "nfnetlink",
     NULL,
 };
 

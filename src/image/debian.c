@@ -376,8 +376,10 @@ static void keep_log(const struct debian *d)
 int debian_build(struct build *b, struct error *err)
 {
     struct debian d = {.b = b};
-    int r = make_paths(&d, err);
+    int r = b->opts.run_machine ? 0 : image_machine_check(b->spec.arch, err);
 
+    if (!r)
+        r = make_paths(&d, err);
     if (!r)
         r = choose_packages(&d, err);
     if (!r)

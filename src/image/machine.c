@@ -35,6 +35,31 @@ static int wait_for(struct vm *vm, const struct image_machine *m, struct error *
     return error_set(err, EIO, "the build machine crashed");
 }
 
+static bool is_amd64(const char *arch)
+{
+    return !strcmp(arch, "amd64");
+}
+
+int image_machine_check(const char *arch, struct error *err)
+{
+    struct error why = {0};
+
+    if (!is_amd64(arch))
+        return strcmp(arch, "riscv64")
+                   ? error_set(err, ENOTSUP,
+                               "an image of architecture '%s' cannot be set up: there is no "
+                               "machine for it",
+                               arch)
+                   : 0;
+    int r = vm_kvm_check(&why);
+    if (!r)
+        return 0;
+    return error_set(err, -r,
+                     "an amd64 image is set up in an amd64 machine, which takes KVM, but %s; "
+                     "remedy: %s; or build it on a host that has KVM and copy the folder",
+                     error_text(&why), vm_kvm_remedy(r));
+}
+
 int image_machine_run(const struct image_machine *m, struct error *err)
 {
     char append[512];
@@ -44,7 +69,9 @@ int image_machine_run(const struct image_machine *m, struct error *err)
         .name = "posada-build",
         .cpus = m->cpus,
         .memory_bytes = m->memory_bytes,
-        .engine = VM_ENGINE_JIT,
+        .machine = is_amd64(m->arch) ? VM_AMD64 : VM_RISCV64,
+        .engine = is_amd64(m->arch) ? VM_ENGINE_KVM : VM_ENGINE_JIT,
+        .console_uart = is_amd64(m->arch),
         .kernel = m->kernel,
         .initrd = m->initrd,
         .append = append,
@@ -58,7 +85,8 @@ int image_machine_run(const struct image_machine *m, struct error *err)
 
     if (console < 0)
         return error_set(err, errno, "cannot create '%s': %s", m->console_path, strerror(errno));
-    (void)snprintf(append, sizeof(append), "console=hvc0 panic=-1 %s", m->append);
+    (void)snprintf(append, sizeof(append), "console=%s panic=-1 %s",
+                   is_amd64(m->arch) ? "ttyS0" : "hvc0", m->append);
     for (unsigned i = 0; i < m->disk_count; i++) {
         config.disks[i] = (struct vm_disk_config){
             .path = m->disks[i].path,

@@ -26,6 +26,10 @@ struct image_machine {
     void *arg;
 };
 
+/** Can the build machine of architecture @arch run on this host? 0, or -errno with a sentence of
+ * what it would take. */
+must_check int image_machine_check(const char *arch, struct error *err);
+
 /** Run @m as a Posada machine until the guest powers off. 0, or -errno when it could not start, was
  * cancelled or crashed. */
 must_check int image_machine_run(const struct image_machine *m, struct error *err);

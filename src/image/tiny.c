@@ -10,9 +10,15 @@
 #include <string.h>
 
 static const char *const tiny_modules[] = {
-    "virtio_blk",  "virtio_net", "virtio_rng",     "virtio_balloon", "vmw_vsock_virtio_transport",
-    "virtio_mmio", "ext4",       "crc32c_generic", "vfat",           "nls_cp437",
-    "nls_ascii",   "nls_utf8",   "overlay",        "loop",           NULL,
+    "virtio_pci",     "virtio_console",
+    "virtiofs",       "virtio_blk",
+    "virtio_net",     "virtio_rng",
+    "virtio_balloon", "vmw_vsock_virtio_transport",
+    "virtio_mmio",    "ext4",
+    "crc32c_generic", "vfat",
+    "nls_cp437",      "nls_ascii",
+    "nls_utf8",       "overlay",
+    "loop",           NULL,
 };
 
 static int write_initrd(struct build *b, const char *busybox_deb, struct kernel *k,

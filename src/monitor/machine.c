@@ -34,10 +34,16 @@ void machine_done(struct machine *m)
 
 static void choose(struct vm_config *v, const struct instance_config *c)
 {
-    static const char *const engines[] = {
-        [VM_ENGINE_JIT] = "jit", [VM_ENGINE_INTERP] = "interp", [VM_ENGINE_CHECK] = "check"};
-    static const char *const cpus[] = {
-        [VM_CPU_MAX] = "max", [VM_CPU_RVA23] = "rva23", [VM_CPU_RVA22] = "rva22"};
+    static const char *const engines[] = {[VM_ENGINE_JIT] = "jit",
+                                          [VM_ENGINE_INTERP] = "interp",
+                                          [VM_ENGINE_CHECK] = "check",
+                                          [VM_ENGINE_KVM] = "kvm"};
+    static const char *const cpus[] = {[VM_CPU_MAX] = "max",
+                                       [VM_CPU_RVA23] = "rva23",
+                                       [VM_CPU_RVA22] = "rva22",
+                                       [VM_CPU_X86_64_V2] = "x86-64-v2",
+                                       [VM_CPU_X86_64_V3] = "x86-64-v3",
+                                       [VM_CPU_X86_64_V4] = "x86-64-v4"};
 
     for (size_t i = 0; i < ARRAY_SIZE(engines); i++) {
         if (!strcmp(engines[i], c->engine))
@@ -47,6 +53,7 @@ static void choose(struct vm_config *v, const struct instance_config *c)
         if (!strcmp(cpus[i], c->cpu))
             v->cpu = (enum vm_cpu)i;
     }
+    v->machine = strcmp(c->arch, "amd64") ? VM_RISCV64 : VM_AMD64;
     v->vlen = (unsigned)strtoul(c->vlen, NULL, 10); /* a choice, so it is one */
 }
 
@@ -215,9 +222,11 @@ static int set_boot(struct machine *m, const struct instance_config *c, const st
         r = set_file(m, in, c->payload, &v->firmware_payload, err);
     if (!r)
         r = set_file(m, in, c->flash, &v->flash, err);
-    /* firmware speaks on the UART; a kernel alone finds virtio-console faster */
-    v->console_uart =
-        !strcmp(c->console, "auto") ? v->firmware || v->flash : !strcmp(c->console, "uart");
+    /* firmware speaks on the UART, and an amd64 kernel has no driver for the other built in; a
+     * riscv64 kernel alone finds virtio-console faster */
+    v->console_uart = !strcmp(c->console, "auto")
+                          ? v->firmware || v->flash || !strcmp(c->arch, "amd64")
+                          : !strcmp(c->console, "uart");
     return r;
 }
 

@@ -100,9 +100,10 @@ const struct config_key config_keys[] = {
      .help = "Processors"},
     {"memory",                  CONFIG_SIZE, AT(memory), .def = "1G", .min = 16 * MIB, .max = 1LL << 40,
      .always = true, .help = "Memory, whole mebibytes"},
-    {"engine", CONFIG_CHOICE, AT(engine), .def = "jit", .choices = "jit interp check",
+    {"engine", CONFIG_CHOICE, AT(engine), .def = "jit", .choices = "jit interp check kvm",
      .always = true, .help = "What executes guest instructions"},
-    {"cpu",                          CONFIG_CHOICE, AT(cpu), .def = "max", .choices = "max rva23 rva22",
+    {"cpu",                          CONFIG_CHOICE, AT(cpu), .def = "max",
+     .choices = "max rva23 rva22 x86-64-v2 x86-64-v3 x86-64-v4",
      .help = "Instruction set extensions"},
     {"vlen",                       CONFIG_CHOICE, AT(vlen), .def = "256", .choices = "128 256 512",
      .help = "Bits of a vector register"},
@@ -394,6 +395,12 @@ int config_assign(struct instance_config *c, const char *text, const struct conf
 
 int config_check(const struct instance_config *c, struct error *err)
 {
+    bool kvm = !strcmp(c->engine, "kvm");
+    bool amd64 = !strcmp(c->arch, "amd64");
+
+    if (kvm != amd64)
+        return error_set(err, EINVAL, "a machine of arch %s cannot have engine %s", c->arch,
+                         c->engine);
     if (c->publish.n && !strcmp(c->net, "none"))
         return error_set(err, EINVAL, "publish needs a network: it excludes net none");
     if (*c->initrd && !*c->kernel)

@@ -13,9 +13,21 @@ struct mem;
 #include <stddef.h>
 #include <stdint.h>
 
-enum vm_engine { VM_ENGINE_JIT, VM_ENGINE_INTERP, VM_ENGINE_CHECK };
+/** What a machine is: the architecture of its processors, and with it its board. */
+enum vm_machine { VM_RISCV64, VM_AMD64 };
 
-enum vm_cpu { VM_CPU_MAX, VM_CPU_RVA23, VM_CPU_RVA22 };
+/** What executes it: riscv64 machines by one of the first three, amd64 ones by KVM. */
+enum vm_engine { VM_ENGINE_JIT, VM_ENGINE_INTERP, VM_ENGINE_CHECK, VM_ENGINE_KVM };
+
+/** VM_CPU_MAX: all there is, for amd64 the host's; then profiles of riscv64, levels of amd64. */
+enum vm_cpu {
+    VM_CPU_MAX,
+    VM_CPU_RVA23,
+    VM_CPU_RVA22,
+    VM_CPU_X86_64_V2,
+    VM_CPU_X86_64_V3,
+    VM_CPU_X86_64_V4,
+};
 
 struct vm_disk_config {
     const char *path;
@@ -51,13 +63,15 @@ struct vm_config {
     const char *name;
     unsigned cpus;         /* 1..VM_MAX_CPUS */
     uint64_t memory_bytes; /* multiple of 1 MiB, at least 16 MiB */
+    enum vm_machine machine;
     enum vm_engine engine;
     enum vm_cpu cpu;    /* the extensions that the guest's processors have */
     unsigned vlen;      /* bits of their vector registers; 0 = default */
-    const char *kernel; /* Image (also gzip, or inside an EFI zboot), ELF; NULL: boot by firmware */
+    const char *kernel; /* Image (also gzip, or inside an EFI zboot), ELF; amd64: bzImage, ELF with
+                           a PVH entry or for multiboot; NULL: boot by firmware */
     const char *initrd;
     const char *append;
-    const char *firmware; /* NULL: built-in SBI */
+    const char *firmware; /* NULL: built-in SBI; amd64: none, the kernel is started directly */
     const char
         *firmware_payload; /* S-mode program for the firmware (U-Boot), NULL: the kernel or none */
     const char *flash;     /* second flash bank's file, NULL: none */

@@ -98,6 +98,11 @@ static int new_engine(struct vm *vm, struct error *err)
         [VM_CPU_RVA22] = ENGINE_PROFILE_RVA22,
     };
     int rc;
+
+    if (vm->config.engine == VM_ENGINE_KVM)
+        return error_set(err, ENOTSUP, "riscv64 machines do not run under KVM on this host");
+    if (vm->config.cpu > VM_CPU_RVA22)
+        return error_set(err, EINVAL, "a riscv64 machine has no processors of an x86-64 level");
     struct engine_config config = {
         .kind = kinds[vm->config.engine],
         .mem = vm->mem,

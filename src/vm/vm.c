@@ -179,7 +179,7 @@ int vm_new(const struct vm_config *config, struct vm **ret, struct error *err)
     if (!vm)
         return error_set(err, ENOMEM, "out of memory");
     vm->config = *config;
-    vm->arch = &vm_arch_riscv64;
+    vm->arch = config->machine == VM_AMD64 ? &vm_arch_amd64 : &vm_arch_riscv64;
     mutex_init(&vm->lock);
     cond_init(&vm->changed);
     vclock_init(&vm->clock, 0);

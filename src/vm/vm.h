@@ -81,6 +81,15 @@ must_check int vm_load(struct vm *vm, const struct state_in *in, struct error *e
 struct mem;
 struct mem *vm_mem(struct vm *vm);
 
+/** Press the machine's power key: the guest's system powers off if it likes. False: the machine has
+ * none, or the guest does not listen. Any thread. */
+bool vm_press_power(struct vm *vm);
+
+/** Can amd64 machines run here, under KVM? 0, or -errno with a sentence of what is missing; and
+ * what to do about that. Any thread. */
+must_check int vm_kvm_check(struct error *err);
+const char *vm_kvm_remedy(int rc);
+
 enum vm_state vm_get_state(struct vm *vm);
 
 /** Tell the guest the size of its console window. Any thread. */

@@ -5,11 +5,13 @@
 #include "base/clock.h"
 #include "base/loop.h"
 #include "base/thread.h"
+#include "board/pc.h"
 #include "board/virt_riscv.h"
 #include "boot/sbi.h"
 #include "cpu/engine/engine.h"
 #include "device/virtio/virtio.h"
 #include "gdb/gdb.h"
+#include "hv/kvm/kvm.h"
 #include "vm/console.h"
 #include "vm/vm.h"
 
@@ -40,7 +42,7 @@ struct vm_arch {
     void (*free)(struct vm *vm);
 };
 
-extern const struct vm_arch vm_arch_riscv64;
+extern const struct vm_arch vm_arch_riscv64, vm_arch_amd64;
 
 struct vm_hart {
     struct vm *vm;       /* [init] */
@@ -65,6 +67,10 @@ struct vm {
     struct virt_config virt_config; /* [init] */
     struct virt_board *virt;        /* [init] it is board */
     struct sbi *sbi;                /* [init] NULL with firmware */
+    /* amd64 */
+    struct kvm *kvm;     /* [init] */
+    struct mem *ports;   /* [init] I/O space */
+    struct pc_board *pc; /* [init] it is board */
     /* all */
     struct vm_console *console;
     struct gdb_server *gdb;

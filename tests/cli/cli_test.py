@@ -138,7 +138,7 @@ def test_bash_completes_commands_options_and_choices():
     assert complete("ru") == ["run"]
     assert complete("image", "") == ["build", "list", "info", "remove"]
     assert complete("run", "--mem") == ["--memory"]
-    assert complete("run", "--engine", "") == ["jit", "interp", "check"]
+    assert complete("run", "--engine", "") == ["jit", "interp", "check", "kvm"]
     assert complete("run", "--engine", "=", "in") == ["interp"]
     assert complete("run", "--no-r") == ["--no-rng"]
     assert complete("completion", "f") == ["fish"]

@@ -269,3 +269,13 @@ void vm_free(struct vm *vm)
     (void)pthread_mutex_destroy(&vm->mutex);
     free(vm);
 }
+
+int vm_kvm_check(struct error *err)
+{
+    return error_set(err, ENOENT, "the fake machine has no KVM");
+}
+
+const char *vm_kvm_remedy(int rc)
+{
+    return "";
+}
