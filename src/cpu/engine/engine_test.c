@@ -360,6 +360,51 @@ TEST(what_is_called_often_becomes_a_region)
         called_program(kinds[i]);
 }
 
+/* Floating point flags, saved, restored, set and cleared in a loop. */
+static void flags_program(enum engine_kind kind)
+{
+    enum { FFLAGS = 1, INEXACT = 1, INVALID = 16, DYNAMIC = 7, ROUNDS = 1000 };
+    struct machine m;
+
+    machine_init(&m, kind, 1);
+    emit_li(&m, T0, 0x6000); /* FS = dirty */
+    emit(&m, "csrrs", 0, T0, 0, 0x300);
+    emit_li(&m, A0, 0);
+    emit_li(&m, T0, ROUNDS);
+    emit_li(&m, A1, 3);
+    emit(&m, "fcvt.d.l", 1, A1, 0, DYNAMIC);
+    emit_li(&m, A1, 1);
+    emit(&m, "fcvt.d.l", 2, A1, 0, DYNAMIC);
+    emit(&m, "fmv.d.x", 3, ZERO, 0, 0);
+    uint64_t loop = m.at;
+    emit(&m, "csrrwi", 0, 0, 0, FFLAGS);
+    emit(&m, "fdiv.d", 4, 2, 1, DYNAMIC); /* 1 / 3: inexact */
+    emit(&m, "csrrs", A1, 0, 0, FFLAGS);
+    emit(&m, "add", A0, A0, A1, 0);       /* 1 */
+    emit(&m, "fdiv.d", 4, 3, 3, DYNAMIC); /* 0 / 0: invalid */
+    emit(&m, "csrrw", A2, A1, 0, FFLAGS);
+    emit(&m, "add", A0, A0, A2, 0); /* 17 */
+    emit(&m, "csrrs", A2, 0, 0, FFLAGS);
+    emit(&m, "add", A0, A0, A2, 0); /* 1 */
+    emit(&m, "csrrci", A2, INEXACT, 0, FFLAGS);
+    emit(&m, "csrrsi", A2, INVALID, 0, FFLAGS);
+    emit(&m, "add", A0, A0, A2, 0); /* 0 */
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "bne", 0, T0, ZERO, (int64_t)loop - (int64_t)m.at);
+    emit(&m, "csrrs", A2, 0, 0, FFLAGS);
+    emit(&m, "add", A0, A0, A2, 0);
+    emit_stop(&m, A0);
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, ROUNDS * 19 + INVALID);
+    machine_done(&m);
+}
+
+TEST(floating_point_flags_are_saved_and_restored)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        flags_program(kinds[i]);
+}
+
 /* A loop that stores to a page, which between its runs becomes a page of code: every store must be
  * seen, though the loop remembers that it might write there. */
 static void stores_to_code_program(enum engine_kind kind)

@@ -130,6 +130,12 @@ static void structure(struct run *r, uint64_t *ret)
     case IR_CALL:
         call(r, ret);
         break;
+    case IR_FLAGS:
+        *ret = r->env->flags(r->env->arg);
+        break;
+    case IR_SET_FLAGS:
+        r->env->set_flags(r->env->arg, r->v[0]);
+        break;
     case IR_INTERP:
         if (!r->env->interp(r->env->arg, (const void *)(uintptr_t)i->imm,
                             r->env->code_page + r->offset, r->insns - 1))

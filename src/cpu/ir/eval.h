@@ -32,6 +32,10 @@ struct ir_eval {
     /** Run a guest instruction; before it, pc and @retired instructions since the unit's entry.
      * False: it left the unit, by its own status. */
     bool (*interp)(void *arg, const void *insn, uint64_t pc, unsigned retired);
+    /** Exceptions accrued so far, those in the thread's environment included; or set them to @value
+     * and clear the environment. */
+    uint64_t (*flags)(void *arg);
+    void (*set_flags)(void *arg, uint64_t value);
     void *arg;
 };
 

@@ -362,6 +362,18 @@ static inline uint16_t ir_itof(struct ir_func *f, enum ir_op op, enum ir_type ty
     return ir_ext(f, op, type, size, a);
 }
 
+/** Floating point exceptions accrued so far. */
+static inline uint16_t ir_flags(struct ir_func *f)
+{
+    ir_append(f, IR_FLAGS, IR_I64, 0);
+    return ir_last(f);
+}
+/** @value: nothing but such flags. */
+static inline void ir_set_flags(struct ir_func *f, uint16_t value)
+{
+    ir_append(f, IR_SET_FLAGS, IR_NONE, 1)->arg[0] = value;
+}
+
 /** A helper uint64_t fn(void *state, ...integers); @type IR_NONE = result not wanted. @flags: enum
  * ir_call. */
 static inline uint16_t ir_call(struct ir_func *f, enum ir_type type, void (*fn)(void),

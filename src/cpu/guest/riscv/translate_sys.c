@@ -1,6 +1,7 @@
 /* Translation of the CSR instructions that neither change the mode nor look at what only the engine
  * knows: what a trap handler does with sscratch, sepc, scause, stval, and sstatus read or SIE
- * cleared. All others end their block as system instructions. See translate_internal.h.
+ * cleared; and fflags, which code around comparisons saves and restores. All others end their block
+ * as system instructions. See translate_internal.h.
  *
  * Any thread. Spec: Unprivileged ISA 20240411, chapter 7; Privileged 1.13 §12.1. */
 #include "cpu/guest/riscv/csr_internal.h"
@@ -45,6 +46,8 @@ bool rv_csr_in_line(const struct insn *i, uint64_t mode)
 
     if (!rv_is_csr_op(i) || (i->extra >> PRIV_OF_CSR & 3u) > priv)
         return false;
+    if (i->extra == CSR_FFLAGS) /* marked dirty as it is, FS stays as it is */
+        return mode & RV_MODE_FS_DIRTY;
     if (i->extra == CSR_SSTATUS) /* read; or SIE is all that an immediate reaches */
         return (sets_or_clears(i) && !i->rs1) || i->op == RV_OP_CSRRCI;
     return find_plain(i->extra) != NULL;
@@ -80,27 +83,43 @@ static void tr_sstatus(struct rv_tr *t, const struct insn *i)
                ir_bin(t->f, IR_AND, IR_I64, mstatus, ir_const(t->f, IR_I64, ~clear)));
 }
 
+/** What the instruction writes to a register that is @old. */
+static uint16_t changed(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule,
+                        uint16_t old, int64_t mask)
+{
+    uint16_t value = rule->size ? ir_const(t->f, IR_I64, i->rs1) : rv_tr_get_x(t, i->rs1);
+
+    if (sets_or_clears(i))
+        value = ir_bin(t->f, rule->op, IR_I64, old, value);
+    return mask == -1 ? value : ir_bin(t->f, IR_AND, IR_I64, value, ir_const(t->f, IR_I64, mask));
+}
+
+static void tr_fflags(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule)
+{
+    uint16_t old = sets_or_clears(i) || i->rd ? ir_flags(t->f) : 0;
+
+    if (!sets_or_clears(i) || i->rs1)
+        ir_set_flags(t->f, changed(t, i, rule, old, 31));
+    rv_tr_set_x(t, i->rd, old);
+}
+
 /** rule->op: how the operand changes the register, IR_NOP replaces it; rule->size: it is rs1's
  * number. */
 void rv_tr_csr(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule)
 {
     const struct plain *p = find_plain(i->extra);
-    uint16_t old, value;
+    uint16_t old;
 
+    if (i->extra == CSR_FFLAGS) {
+        tr_fflags(t, i, rule);
+        return;
+    }
     if (!p) {
         tr_sstatus(t, i);
         return;
     }
     old = ir_get(t->f, IR_I64, p->offset, 8);
-    if (!sets_or_clears(i) || i->rs1) {
-        value = rule->size ? ir_const(t->f, IR_I64, i->rs1) : rv_tr_get_x(t, i->rs1);
-        if (rule->op == IR_ANDN)
-            value = ir_bin(t->f, IR_ANDN, IR_I64, old, value);
-        else if (rule->op == IR_OR)
-            value = ir_bin(t->f, IR_OR, IR_I64, old, value);
-        if (p->mask != -1)
-            value = ir_bin(t->f, IR_AND, IR_I64, value, ir_const(t->f, IR_I64, p->mask));
-        ir_set(t->f, p->offset, 8, value);
-    }
+    if (!sets_or_clears(i) || i->rs1)
+        ir_set(t->f, p->offset, 8, changed(t, i, rule, old, p->mask));
     rv_tr_set_x(t, i->rd, old);
 }

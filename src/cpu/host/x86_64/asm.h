@@ -225,6 +225,7 @@ struct host {
     unsigned memos[2];             /* given out so far, of reads and of writes */
     uint8_t *common[COMMON_COUNT]; /* addresses in the writable alias: displacements are the */
     uint8_t *constants;            /* same in both */
+    uint8_t *flags_map;            /* env.fp_flags_map */
     size_t common_size;
     struct asm_state a;
     struct value values[ASM_MAX_INSNS + ASM_GROUPS];
@@ -365,6 +366,7 @@ void asm_atomic(struct asm_state *a);
 void asm_float(struct asm_state *a);
 void asm_float_compare(struct asm_state *a);
 void asm_float_convert(struct asm_state *a);
+void asm_flags(struct asm_state *a);
 void asm_call(struct asm_state *a);
 void asm_helper(struct asm_state *a, void (*fn)(void), bool flags);
 void asm_interp(struct asm_state *a);

@@ -191,6 +191,42 @@ void asm_float_compare(struct asm_state *a)
     emit_rr(&a->e, X_MOVZX8, false, regs_def(a), RAX);
 }
 
+/* --- Accrued exceptions: in fp_flags, and since the last look in MXCSR */
+
+/** eax = all of them. Uses rcx. */
+static void accrued(struct asm_state *a)
+{
+    struct rm mxcsr = rm_state(a->env->mxcsr);
+
+    emit_op(&a->e, X_MXCSR, false, 3, mxcsr);
+    emit_op(&a->e, X_LOAD, false, RCX, mxcsr);
+    emit_group1(&a->e, G1_AND, false, rm_reg(RCX), 63);
+    emit_lea(&a->e, true, RAX, rm_rip(a->h->flags_map));
+    emit_op(&a->e, X_LOAD, false, RAX, rm_sib(RAX, RCX, 2, 0));
+    emit_op(&a->e, X_OR + 2, false, RAX, rm_state(a->env->fp_flags));
+}
+
+/** Comparisons that shall raise nothing are code that saves the flags and puts them back: mostly
+ * they have not changed, and MXCSR, which is slow to write, may stay. */
+void asm_flags(struct asm_state *a)
+{
+    uint8_t *same;
+    unsigned value;
+
+    if (asm_insn(a)->op == IR_FLAGS) {
+        accrued(a);
+        emit_mov(&a->e, false, regs_def(a), RAX);
+        return;
+    }
+    value = regs_use(a, asm_insn(a)->arg[0]);
+    accrued(a);
+    emit_rr(&a->e, X_CMP + 2, false, RAX, value);
+    same = emit_jcc_short(&a->e, CC_E);
+    emit_op(&a->e, X_STORE, false, value, rm_state(a->env->fp_flags));
+    emit_op(&a->e, X_MXCSR, false, 2, rm_constant(a, CONSTANT_MXCSR));
+    emit_here(&a->e, same);
+}
+
 /* --- Conversions */
 
 static void to_signed(struct asm_state *a)

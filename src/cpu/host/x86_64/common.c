@@ -149,7 +149,7 @@ static void enter(struct host *h, struct emit *e)
 }
 
 /** Accrued exceptions go to fp_flags, and MXCSR is as at entry again. Uses rcx, rdi. */
-static void flags_home(struct host *h, struct emit *e, const uint8_t *flags_map)
+static void flags_home(struct host *h, struct emit *e)
 {
     struct rm mxcsr = rm_state(h->env.mxcsr);
     uint8_t *none;
@@ -158,17 +158,17 @@ static void flags_home(struct host *h, struct emit *e, const uint8_t *flags_map)
     emit_op(e, X_LOAD, false, RCX, mxcsr);
     emit_group1(e, G1_AND, false, rm_reg(RCX), 63);
     none = emit_jcc_short(e, CC_E);
-    emit_lea(e, true, RDI, rm_rip(flags_map));
+    emit_lea(e, true, RDI, rm_rip(h->flags_map));
     emit_op(e, X_LOAD, false, RCX, rm_sib(RDI, RCX, 2, 0));
     emit_op(e, X_OR, false, RCX, rm_state(h->env.fp_flags));
     emit_op(e, X_MXCSR, false, 2, rm_rip(h->constants + 16 * CONSTANT_MXCSR));
     emit_here(e, none);
 }
 
-static void leave(struct host *h, struct emit *e, const uint8_t *flags_map)
+static void leave(struct host *h, struct emit *e)
 {
     begin(h, e, COMMON_LEAVE);
-    flags_home(h, e, flags_map);
+    flags_home(h, e);
     emit_group1(e, G1_ADD, true, rm_reg(RSP), FRAME_SIZE);
     for (unsigned n = 6; n--;)
         emit_pop(e, callee_saved[n]);
@@ -176,8 +176,7 @@ static void leave(struct host *h, struct emit *e, const uint8_t *flags_map)
 }
 
 /** Nothing is in registers but the instruction and where it is. */
-static void system_insn(struct host *h, struct emit *e, enum common_routine r,
-                        const uint8_t *flags_map)
+static void system_insn(struct host *h, struct emit *e, enum common_routine r)
 {
     uint8_t *out;
 
@@ -185,7 +184,7 @@ static void system_insn(struct host *h, struct emit *e, enum common_routine r,
     emit_op(e, X_ADD + 2, true, RDX, rm_state(h->env.code_page));
     emit_op(e, X_STORE, true, RDX, rm_state(h->env.pc));
     if (r == COMMON_SYSTEM_FP)
-        flags_home(h, e, flags_map);
+        flags_home(h, e);
     emit_mov(e, true, RDI, REG_STATE);
     call_c(e, (uint64_t)(uintptr_t)h->env.system);
     emit_op(e, X_LOAD, true, REG_CONTEXT, rm_state(h->env.context));
@@ -253,15 +252,15 @@ void common_emit(struct host *h)
 {
     const struct host_env *v = &h->env;
     struct emit e = {.p = codebuf_begin(h->code, 4096)};
-    uint8_t *start = e.p, *flags_map;
+    uint8_t *start = e.p;
 
     e.end = e.p + 4096;
     constants(h, &e);
-    flags_map = e.p;
+    h->flags_map = e.p;
     memcpy(e.p, v->fp_flags_map, sizeof(v->fp_flags_map));
     e.p += sizeof(v->fp_flags_map);
     enter(h, &e);
-    leave(h, &e, flags_map);
+    leave(h, &e);
     slow_memory(h, &e, COMMON_LOAD, (uint64_t)(uintptr_t)v->load);
     slow_memory(h, &e, COMMON_STORE, (uint64_t)(uintptr_t)v->store);
     slow_memory(h, &e, COMMON_ATOMIC, (uint64_t)(uintptr_t)v->atomic);
@@ -269,8 +268,8 @@ void common_emit(struct host *h)
     slow_call(h, &e, COMMON_CALL);
     slow_call(h, &e, COMMON_CALL_FP);
     indirect(h, &e);
-    system_insn(h, &e, COMMON_SYSTEM, flags_map);
-    system_insn(h, &e, COMMON_SYSTEM_FP, flags_map);
+    system_insn(h, &e, COMMON_SYSTEM);
+    system_insn(h, &e, COMMON_SYSTEM_FP);
     h->common_size = (size_t)(e.p - start);
     codebuf_commit(h->code, h->common_size);
 }

@@ -80,6 +80,8 @@ static void compile_op(struct asm_state *a)
         asm_float_convert(a);
     } else if (op <= IR_FSGNJX) {
         asm_float(a);
+    } else if (op == IR_FLAGS || op == IR_SET_FLAGS) {
+        asm_flags(a);
     } else if (op == IR_CALL) {
         asm_call(a);
     } else if (op == IR_INTERP) {

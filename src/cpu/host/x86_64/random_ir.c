@@ -490,6 +490,12 @@ static void random_op(struct generator *g)
         memory_op(g, op);
     } else if (op == IR_FENCE) {
         ir_fence(g->f);
+    } else if (op == IR_FLAGS) {
+        note(g, ir_flags(g->f));
+    } else if (op == IR_SET_FLAGS) { /* some, mostly those that there are */
+        uint16_t v = below(g, 3) ? ir_flags(g->f) : pick(g, IR_I64);
+
+        ir_set_flags(g->f, ir_bin(g->f, IR_AND, IR_I64, v, ir_const(g->f, IR_I64, 0x3d)));
     } else if (op == IR_CALL) {
         call_op(g);
     } else if (op == IR_INTERP) {
@@ -673,6 +679,18 @@ static bool r_interp(void *arg, const void *insn, uint64_t pc, unsigned retired)
     return !status;
 }
 
+static uint64_t r_flags(void *arg)
+{
+    struct m_state *s = ((struct reference *)arg)->s;
+
+    return s->fp_flags | ((uint32_t)fetestexcept(FE_ALL_EXCEPT) & ~2u);
+}
+static void r_set_flags(void *arg, uint64_t value)
+{
+    ((struct reference *)arg)->s->fp_flags = (uint32_t)value;
+    feclearexcept(FE_ALL_EXCEPT);
+}
+
 struct ir_eval_result m_eval(const struct ir_func *f, struct m_state *s)
 {
     struct reference r = {.s = s, .f = f};
@@ -682,6 +700,8 @@ struct ir_eval_result m_eval(const struct ir_func *f, struct m_state *s)
                           .load = r_load,
                           .store = r_store,
                           .interp = r_interp,
+                          .flags = r_flags,
+                          .set_flags = r_set_flags,
                           .arg = &r};
     static uint64_t temps[65536];
     struct ir_eval_result res;
