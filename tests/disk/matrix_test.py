@@ -22,15 +22,18 @@ OURS = [
     ("qcow2", "", ""), ("qcow2", "compat=0.10", ""), ("qcow2", "cluster_size=512", ""), ("qcow2", "cluster_size=2M", ""),
     ("qcow2", "extended_l2=on", ""), ("qcow2", "lazy_refcounts=on", ""), ("qcow2", "refcount_bits=1", ""),
     ("qcow2", "refcount_bits=64", ""), ("qcow2", "", "-c"), ("qcow2", "compression_type=zstd", "-c"),
+    ("qcow2", "compat=0.10", "-c"), ("qcow2", "extended_l2=on", "-c"), ("qcow2", "cluster_size=2M", "-c"),
+    ("qcow2", "extended_l2=on,cluster_size=16k", ""), ("qcow2", "preallocation=metadata", ""), ("qcow2", "preallocation=full", ""),
     ("qcow2", "data_file=%s.data", ""), ("qcow2", "data_file=%s.data,data_file_raw=on", ""),
     ("vdi", "", ""), ("vdi", "static=on", ""),
     ("vmdk", "", ""), ("vmdk", "subformat=monolithicFlat", ""), ("vmdk", "subformat=twoGbMaxExtentSparse", ""),
     ("vmdk", "subformat=twoGbMaxExtentFlat", ""), ("vmdk", "subformat=streamOptimized", ""),
+    ("vmdk", "zeroed_grain=on", ""),
     ("vhd", "", ""), ("vhd", "subformat=fixed", ""),
-    ("vhdx", "", ""), ("vhdx", "subformat=fixed", ""), ("vhdx", "block_size=1M", ""),
+    ("vhdx", "", ""), ("vhdx", "subformat=fixed", ""), ("vhdx", "block_size=32M", ""), ("vhdx", "block_size=1M", ""),
 ]
 THEIRS = OURS[2:-1] + [("vhd", "force_size=on", ""), ("vhd", "subformat=fixed,force_size=on", ""),
-                       ("qcow2", "preallocation=metadata", ""), ("vhdx", "block_size=2M,log_size=2M", "")]
+                       ("vhdx", "block_size=2M,log_size=2M", "")]
 QEMU = {"vhd": "vpc"}
 ZIP_TYPES = {"qcow2": "QCOW", "vdi": "VDI", "vmdk": "VMDK", "vhd": "VHD", "vhdx": "VHDX"}
 
@@ -208,8 +211,9 @@ def check_theirs(variant):
     assert digest(back, SIZE) == SOURCE_DIGEST
 
 
-def chain_states(steps):
-    """Disk after each step, one file that changes: (raw file, size)."""
+def chain_states(steps, resized=True):
+    """The disk after each step: one raw file that changes. @resized: some overlays are larger or smaller than what is below them,
+    and what a smaller one has cut off is not to come back in a larger one."""
     r = random.Random(5)
     state = path("state.raw")
     if os.path.exists(state):
@@ -218,8 +222,10 @@ def chain_states(steps):
     fill(state, size, 100)
     yield state
     for step in range(steps):
-        if step % 9 == 4:
-            size += r.randrange(1, 300) * 512  # an overlay that is larger
+        if resized and step % 9 == 4:
+            size += r.randrange(1, 300) * 512
+        elif resized and step % 9 == 2:
+            size -= r.randrange(1, 300) * 512
         with open(state, "r+b") as f:
             f.truncate(size)
             for _ in range(r.randrange(1, 5)):
@@ -230,10 +236,10 @@ def chain_states(steps):
         yield state
 
 
-def check_chain(fmt, opts=""):
-    """Overlays that hold partial clusters, zeroes over data, and more than what is below them."""
+def check_chain(fmt, opts="", resized=True):
+    """Overlays that hold partial clusters, zeroes over data, and more or less than what is below them."""
     below = None
-    for depth, state in enumerate(chain_states(max(DEPTHS))):
+    for depth, state in enumerate(chain_states(max(DEPTHS), resized)):
         name = path(f"{fmt}-{depth}.{fmt}")
         backing = ["-B", os.path.basename(below), "-F", fmt] if below else []
         ours("convert", "-q", "-f", "raw", "-O", fmt, *options(opts, name), *backing, state, name)
@@ -274,25 +280,49 @@ def test_vdi_vhd_and_vhdx_chains():
             remove_chain(fmt)
 
 
-def test_vhd_chains_are_read_by_libvhdi():
-    need("vhd")
+def libyal_image(fmt, name):
+    if fmt == "vmdk":
+        import pyvmdk
+        image = pyvmdk.handle()
+        image.open(name)
+        image.open_extent_data_files()
+        return image
     import pyvhdi
-    for depth, state, name in check_chain("vhd"):
-        if depth > 10:
-            break
+    image = pyvhdi.file()
+    image.open(name)
+    return image
+
+
+def check_chain_by_libyal(fmt):
+    """It wants all layers of one size. And libqcow is no such reader: it reads something else in qemu's overlays, too."""
+    for depth, state, name in check_chain(fmt, resized=False):
         layers = []
         for d in range(depth, -1, -1):
-            image = pyvhdi.file()
-            image.open(path(f"vhd-{d}.vhd"))
-            if layers:
-                layers[-1].set_parent(image)
-            layers.append(image)
-        want = open(state, "rb").read()
+            layers.append(libyal_image(fmt, path(f"{fmt}-{d}.{fmt}")))
+            if d < depth:
+                layers[-2].set_parent(layers[-1])
+        with open(state, "rb") as f:
+            want = f.read()
         got = layers[0].read_buffer(len(want))
-        assert got == want, f"libvhdi reads something else at depth {depth}"
+        assert got == want, f"libyal reads something else at depth {depth}"
         for image in layers:
             image.close()
-    remove_chain("vhd")
+    remove_chain(fmt)
+
+
+def test_vhd_chains_are_read_by_libvhdi():
+    need("vhd")
+    check_chain_by_libyal("vhd")
+
+
+def test_vhdx_chains_are_read_by_libvhdi():
+    need("vhdx")
+    check_chain_by_libyal("vhdx")
+
+
+def test_vmdk_chains_are_read_by_libvmdk():
+    need("vmdk")
+    check_chain_by_libyal("vmdk")
 
 
 def qemu_chain(fmt):
@@ -303,7 +333,8 @@ def qemu_chain(fmt):
     size = 2 << 20
     for depth in range(1, max(DEPTHS) + 1):
         name = path(f"q-{depth}.{fmt}")
-        size += 65536 * (depth % 7 == 3 and fmt == "qcow2")
+        if fmt == "qcow2":
+            size += {3: 3 * 65536, 5: -2 * 65536}.get(depth % 7, 0)
         qemu("create", "-q", "-f", fmt, "-b", os.path.basename(below), "-F", fmt, name,
              *([str(size)] if fmt == "qcow2" else []))
         commands = []
