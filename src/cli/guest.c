@@ -16,7 +16,8 @@
 const char guest_disk_help[] =
     "Add a disk, in any format of 'posada disk' (format=NAME; else by its beginning): readonly=on; "
     "snapshot=on: what the guest writes is dropped; cache=none: past the host's page cache; "
-    "refs=folder|any|none: which other files the image may name; bps=SIZE and iops=N: at most so many "
+    "refs=folder|any|none: which other files the image may name; key-file=FILE: with the passphrase of "
+    "an encrypted image; bps=SIZE and iops=N: at most so many "
     "bytes and requests a second, of reads alone with bps-rd, of writes with bps-wr, and with "
     "bps-burst so many at once after a rest; iops likewise. May be repeated";
 

@@ -72,7 +72,7 @@ struct disk_options {   /* all zero: a writable disk of probed format */
     const char *format; /* NULL: by the file's beginning; see disk_open() */
     unsigned flags;
     enum disk_refs refs;
-    const char *key_file; /* passphrase of an encrypted image; NULL = none */
+    const char *key_file; /* passphrase of all encrypted images of the chain; NULL = none */
     unsigned write_depth; /* the layer so far below the top is opened for writing too; 0 = none */
 };
 

@@ -190,8 +190,9 @@ static int find_backing_format(const struct disk *d, const struct disk_format **
 }
 
 /** Open the image that @above names; @dir_fd is above's folder, and becomes that of the new one. */
-static int open_backing(struct disk *above, int *dir_fd, unsigned flags, enum disk_refs refs,
-                        struct chain_ids *ids, struct disk **ret, struct error *err)
+static int open_backing(struct disk *above, int *dir_fd, unsigned flags,
+                        const struct disk_options *options, struct chain_ids *ids,
+                        struct disk **ret, struct error *err)
 {
     const struct disk_format *format = NULL;
     struct file *file = NULL;
@@ -199,8 +200,8 @@ static int open_backing(struct disk *above, int *dir_fd, unsigned flags, enum di
     int rc = find_backing_format(above, &format, err);
 
     if (!rc)
-        rc = open_named(*dir_fd, refs, above->path, above->backing_path, flags_for_file(flags),
-                        &file, err);
+        rc = open_named(*dir_fd, options->refs, above->path, above->backing_path,
+                        flags_for_file(flags), &file, err);
     if (rc)
         return rc;
     rc = add_id(ids, file, err);
@@ -214,7 +215,13 @@ static int open_backing(struct disk *above, int *dir_fd, unsigned flags, enum di
         file_close(file);
         return rc;
     }
-    struct disk_open open = {.path = file->path, .dir_fd = folder, .flags = flags, .refs = refs};
+    struct disk_open open = {
+        .path = file->path,
+        .dir_fd = folder,
+        .flags = flags,
+        .refs = options->refs,
+        .key_file = options->key_file,
+    };
     rc = open_layer(&open, file, format, ret, err);
     if (rc) {
         fd_close(folder);
@@ -240,8 +247,8 @@ static int open_chain(struct disk *top, int dir_fd, unsigned flags,
         unsigned access = depth == options->write_depth ? 0 : DISK_READONLY;
         struct disk *below = NULL;
 
-        rc = open_backing(d, &dir_fd, (flags & ~(unsigned)DISK_READONLY) | access, options->refs,
-                          ids, &below, err);
+        rc = open_backing(d, &dir_fd, (flags & ~(unsigned)DISK_READONLY) | access, options, ids,
+                          &below, err);
         if (!rc)
             d = d->below = below;
     }

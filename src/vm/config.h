@@ -36,6 +36,7 @@ struct vm_disk_config {
     bool snapshot;
     bool direct; /* past the host's page cache */
     enum disk_refs refs;
+    const char *key_file; /* NULL: see disk_open() */
     struct disk_limits limits;
 };
 

@@ -128,6 +128,7 @@ static int add_disk(struct vm *vm, size_t index, struct error *err)
         .flags = (d->readonly ? DISK_READONLY : 0) | (d->snapshot ? DISK_SNAPSHOT : 0) |
                  (d->direct ? DISK_DIRECT : 0),
         .refs = d->refs,
+        .key_file = d->key_file,
     };
     struct disk *disk;
     struct virtio_device *dev;

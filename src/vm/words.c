@@ -143,6 +143,8 @@ static bool parse_disk_word(struct vm_disk_config *d, const char *word)
         return d->snapshot = true;
     if ((value = after(word, "format=")))
         return *(d->format = value) != 0;
+    if ((value = after(word, "key-file=")))
+        return *(d->key_file = value) != 0;
     if ((value = after(word, "readonly=")) && parse_word(value, off_on, &n)) {
         d->readonly = n;
         return true;
@@ -177,7 +179,7 @@ int vm_parse_disk(char *text, struct vm_disk_config *ret, struct error *err)
             return error_set(
                 err, EINVAL,
                 "expected FILE[,format=NAME][,readonly=on|off][,snapshot=on|off]"
-                "[,cache=writeback|none][,refs=folder|any|none][,bps[-rd|-wr][-burst]=SIZE]"
+                "[,cache=writeback|none][,refs=folder|any|none][,key-file=FILE][,bps[-rd|-wr][-burst]=SIZE]"
                 "[,iops[-rd|-wr][-burst]=N], not '%s'",
                 word);
     }

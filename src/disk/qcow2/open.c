@@ -41,6 +41,7 @@ void qcow2_free(struct qcow2 *q)
     free(q->flushing.v);
     free(q->draining.v);
     (void)pthread_rwlock_destroy(&q->lock); /* not held */
+    (void)pthread_rwlock_destroy(&q->crypt_lock);
     mutex_done(&q->busy_lock);
     cond_done(&q->busy_cond);
     mutex_done(&q->flush_lock);
@@ -369,7 +370,7 @@ static int load_image(struct qcow2 *q, const struct disk_open *open, struct erro
     if (!rc && qcow2_unpacked_new(q))
         rc = error_set(err, ENOMEM, "out of memory");
     if (!rc && q->h.crypt == QCOW2_CRYPT_LUKS)
-        rc = qcow2_luks_open(q, open->key_file, &q->luks, err);
+        rc = qcow2_luks_open(q, open->key_file, open->flags & DISK_CHECK, &q->luks, err);
     if (!rc)
         rc = fill_disk(q, open, err);
     if (!rc)
@@ -394,6 +395,7 @@ int qcow2_open_with(const struct disk_open *open, struct file *file, struct file
     (void)pthread_rwlockattr_init(&attr);
     (void)pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
     (void)pthread_rwlock_init(&q->lock, &attr);
+    (void)pthread_rwlock_init(&q->crypt_lock, &attr);
     (void)pthread_rwlockattr_destroy(&attr);
     mutex_init(&q->busy_lock);
     cond_init(&q->busy_cond);

@@ -133,22 +133,23 @@ struct qcow2_unpacked; /* packed.c: clusters that have been unpacked */
 struct qcow2_luks;     /* luks.c */
 
 struct qcow2 {
-    struct disk d;           /* must be first */
-    struct file *file;       /* [init] */
-    struct file *data;       /* [init] where guest data is; = file, or the external data file */
-    struct qcow2_header h;   /* [lock] */
-    uint8_t *head;           /* [lock] first cluster as it is in the file */
-    uint32_t cluster_bytes;  /* [init] */
-    unsigned cluster_bits;   /* [init] */
-    unsigned entry_bits;     /* [init] of an L2 entry: 3, extended: 4 */
-    unsigned l2_bits;        /* [init] entries of an L2 table */
-    unsigned sub_bits;       /* [init] bytes of a sub-cluster; = cluster_bits if not extended */
-    unsigned block_bits;     /* [init] entries of a refcount block */
-    bool is_extended;        /* [init] */
-    bool has_data_file;      /* [init] */
-    bool is_raw_data;        /* [init] the data file is a raw image by itself */
-    bool is_broken;          /* [atomic] found damaged: no more writing */
-    struct qcow2_luks *luks; /* [init] NULL = not encrypted */
+    struct disk d;               /* must be first */
+    struct file *file;           /* [init] */
+    struct file *data;           /* [init] where guest data is; = file, or the external data file */
+    struct qcow2_header h;       /* [lock] */
+    uint8_t *head;               /* [lock] first cluster as it is in the file */
+    uint32_t cluster_bytes;      /* [init] */
+    unsigned cluster_bits;       /* [init] */
+    unsigned entry_bits;         /* [init] of an L2 entry: 3, extended: 4 */
+    unsigned l2_bits;            /* [init] entries of an L2 table */
+    unsigned sub_bits;           /* [init] bytes of a sub-cluster; = cluster_bits if not extended */
+    unsigned block_bits;         /* [init] entries of a refcount block */
+    bool is_extended;            /* [init] */
+    bool has_data_file;          /* [init] */
+    bool is_raw_data;            /* [init] the data file is a raw image by itself */
+    bool is_broken;              /* [atomic] found damaged: no more writing */
+    struct qcow2_luks *luks;     /* [init] NULL = not encrypted */
+    pthread_rwlock_t crypt_lock; /* for writing: parts of encrypted sectors are written */
 
     pthread_rwlock_t lock;
     uint64_t *l1;                /* [lock] host order */
@@ -375,7 +376,7 @@ must_check int qcow2_read_packed(struct qcow2 *q, uint64_t entry, uint64_t skip,
                                  const struct iovec *iov, int iovcnt);
 void qcow2_unpacked_drop(struct qcow2 *q);
 void qcow2_unpacked_free(struct qcow2 *q);
-/** Guest data of @q->data at @host, for the guest's @offset: decrypts, encrypts. */
+/** Guest data of @q->data at @host; decrypts, encrypts. */
 must_check int qcow2_data_read(struct qcow2 *q, const struct iovec *iov, int n, uint64_t host);
 must_check int qcow2_data_write(struct qcow2 *q, const struct iovec *iov, int n, uint64_t host);
 
@@ -436,10 +437,14 @@ int qcow2_get_info(struct disk *d, struct disk_info *info, struct error *err);
 
 /* luks.c */
 
-must_check int qcow2_luks_open(struct qcow2 *q, const char *key_file, struct qcow2_luks **ret,
-                               struct error *err);
+/** Recover the key of @q's image by the passphrase in @key_file. Without a file: -ENOKEY, or, if
+ * the image is only @to_examine, what cannot read data. */
+must_check int qcow2_luks_open(struct qcow2 *q, const char *key_file, bool to_examine,
+                               struct qcow2_luks **ret, struct error *err);
+/** Takes NULL. */
 void qcow2_luks_free(struct qcow2_luks *l);
-/** En- or decrypt @size bytes, whole sectors, that lie at @host of the file. */
+/** En- or decrypt @size bytes, whole sectors, that lie at @host of the file. -ENOKEY: there is no
+ * key. */
 must_check int qcow2_luks_crypt(const struct qcow2_luks *l, uint8_t *buf, size_t size,
                                 uint64_t host, bool encrypt);
 
