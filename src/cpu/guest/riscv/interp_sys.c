@@ -33,21 +33,22 @@ csr_in_line(struct rv_hart *h, unsigned csr, enum rv_csr_op op, bool write, uint
     return old;
 }
 
-/** All six CSR instructions. @operand is x[rs1] or the immediate; that rs1's number is not 0 says
- * whether set and clear write at all. */
+static bool csr_writes(const struct insn *i, enum rv_csr_op op)
+{
+    return op == RV_CSR_WRITE || i->rs1;
+}
+
+/** All six CSR instructions, where they end a block. @operand is x[rs1] or the immediate; that
+ * rs1's number is not 0 says whether set and clear write at all. */
 static enum cpu_status csr_insn(RV_HANDLER_ARGS, enum rv_csr_op op, uint64_t operand)
 {
     uint64_t mode = h->cpu.mode, old = 0;
     const struct cpu_context *context = h->cpu.context;
-    bool read = op != RV_CSR_WRITE || i->rd, write = op == RV_CSR_WRITE || i->rs1;
-    enum cpu_status status;
+    bool read = op != RV_CSR_WRITE || i->rd;
 
-    if (!(i->flags & INSN_SYSTEM)) {
-        rv_set_x(h, i->rd, csr_in_line(h, i->extra, op, write, operand));
-        RV_NEXT();
-    }
     sync(h, i, start);
-    status = rv_csr_access(h, i->extra, op, write, operand, read ? &old : NULL);
+    enum cpu_status status =
+        rv_csr_access(h, i->extra, op, csr_writes(i, op), operand, read ? &old : NULL);
     if (status != CPU_EXCEPTION) {
         rv_set_x(h, i->rd, old);
         h->cpu.pc += i->size;
@@ -57,10 +58,13 @@ static enum cpu_status csr_insn(RV_HANDLER_ARGS, enum rv_csr_op op, uint64_t ope
     return done(h, i, status);
 }
 
-#define RV_CSR(name, op, operand)                           \
-    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)           \
-    {                                                       \
-        return csr_insn(h, i, start, end, (op), (operand)); \
+#define RV_CSR(name, op, operand)                                                           \
+    enum cpu_status rv_do_##name(RV_HANDLER_ARGS)                                           \
+    {                                                                                       \
+        if (i->flags & INSN_SYSTEM)                                                         \
+            return csr_insn(h, i, start, end, (op), (operand));                             \
+        rv_set_x(h, i->rd, csr_in_line(h, i->extra, (op), csr_writes(i, (op)), (operand))); \
+        RV_NEXT();                                                                          \
     }
 RV_CSR(csrrw, RV_CSR_WRITE, RV_X1)
 RV_CSR(csrrs, RV_CSR_SET, RV_X1)
