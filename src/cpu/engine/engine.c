@@ -37,7 +37,6 @@ int engine_new(const struct engine_config *config, struct engine **ret, struct e
     }
     struct mem_code_listener listener = {.written = code_written, .arg = e};
     mem_set_code_listener(config->mem, &listener);
-    stats_start(e);
     *ret = e;
     return 0;
 }
@@ -46,7 +45,6 @@ void engine_free(struct engine *e)
 {
     if (!e)
         return;
-    stats_stop(e);
     jit_free(e);
     cache_done(&e->cache);
     cond_done(&e->world.changed);
@@ -198,7 +196,7 @@ static void vcpu_destroy(struct vcpu *v)
 
     if (e->config.loop) {
         loop_timer_cancel(e->config.loop, &ec->timer);
-        loop_sync(e->config.loop);
+        stats_stop(ec);
     }
     mutex_lock(&e->world.lock);
     e->cpus[v->index] = NULL;
@@ -255,6 +253,7 @@ int engine_new_vcpu(struct engine *e, unsigned index, struct vcpu **ret, struct 
     h->profile = (enum rv_profile)e->config.profile; /* the same values */
     h->vec.vlenb = (uint16_t)(e->config.vlen / 8);
     rv_hart_init(h, e->config.builtin_sbi, e->config.reset_pc, e->config.timebase_hz);
+    stats_start(ec);
     *ret = &ec->vcpu;
     return 0;
 }

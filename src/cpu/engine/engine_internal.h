@@ -99,9 +99,10 @@ struct engine_cpu {
     struct cpu *shadow;    /* engine=check: state of the second run */
     struct vcpu_exit shadow_exit;
     /* stats.c */
-    uint8_t tier;            /* [atomic] enum engine_tier */
-    pid_t tid;               /* [atomic] the thread that last ran it */
-    int64_t sampled_ns;      /* [world.lock] its CPU time at the last sample */
+    uint8_t tier; /* [atomic] enum engine_tier */
+    pid_t tid;    /* [atomic] the thread that last ran it */
+    struct loop_timer sampler;
+    int64_t sampled_ns;      /* [loop] its CPU time at the last sample */
     uint64_t tier_ns[TIERS]; /* [atomic] */
 };
 
@@ -116,7 +117,6 @@ struct engine {
     char isa[640]; /* [init] */
     struct cache cache;
     struct jit *jit; /* NULL: interpreter only */
-    struct loop_timer sampler;
 };
 
 /* world.c */
@@ -162,8 +162,9 @@ void cache_usage(struct engine *e, struct cache_usage *ret);
 void jit_usage(struct engine *e, struct cache_usage *ret) REQUIRES(e->cache.lock);
 
 /* stats.c */
-void stats_start(struct engine *e);
-void stats_stop(struct engine *e);
+/** Take samples from now on, if config.stats; no more, when it returns (there is a loop). */
+void stats_start(struct engine_cpu *ec);
+void stats_stop(struct engine_cpu *ec);
 size_t stats_counters(struct vcpu *v, struct counter *ret, size_t max);
 /** The vCPU is at that now. Its own thread. */
 static inline void engine_tier(struct engine_cpu *ec, enum engine_tier tier)

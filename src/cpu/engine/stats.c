@@ -5,8 +5,8 @@
  * CPU time that its thread has used since the last look to what it is at now. Only with
  * config.stats; else these rows are 0 and nothing is looked at.
  *
- * Threads: any, for reading; counters have one writer each and are relaxed. The sampler is the
- * loop's, under world.lock. */
+ * Threads: any, for reading; counters have one writer each and are relaxed. Samples are taken on
+ * the loop's. */
 #include "cpu/engine/engine_internal.h"
 
 #include <time.h>
@@ -38,37 +38,31 @@ static int64_t thread_cpu_ns(pid_t tid)
 
 static void sample(struct loop_timer *timer)
 {
-    struct engine *e = timer->arg;
+    struct engine_cpu *ec = timer->arg;
+    int64_t now = thread_cpu_ns(__atomic_load_n(&ec->tid, __ATOMIC_RELAXED));
+    uint64_t *ns = &ec->tier_ns[__atomic_load_n(&ec->tier, __ATOMIC_RELAXED)];
 
-    mutex_lock(&e->world.lock);
-    for (unsigned i = 0; i < ENGINE_MAX_CPUS; i++) {
-        struct engine_cpu *ec = e->cpus[i];
-        int64_t now = ec ? thread_cpu_ns(__atomic_load_n(&ec->tid, __ATOMIC_RELAXED)) : -1;
-
-        if (now < 0)
-            continue;
-        uint64_t *ns = &ec->tier_ns[__atomic_load_n(&ec->tier, __ATOMIC_RELAXED)];
+    if (now >= 0) {
         __atomic_store_n(ns, *ns + (uint64_t)(now - MIN(ec->sampled_ns, now)), __ATOMIC_RELAXED);
         ec->sampled_ns = now;
     }
-    mutex_unlock(&e->world.lock);
-    loop_timer_set(e->config.loop, timer, host_now_ns() + SAMPLE_NS);
+    loop_timer_set(ec->engine->config.loop, timer, host_now_ns() + SAMPLE_NS);
 }
 
-void stats_start(struct engine *e)
+void stats_start(struct engine_cpu *ec)
 {
-    e->sampler = (struct loop_timer){.fn = sample, .arg = e};
-    if (e->config.stats && e->config.loop)
-        loop_timer_set(e->config.loop, &e->sampler, host_now_ns() + SAMPLE_NS);
+    ec->sampler = (struct loop_timer){.fn = sample, .arg = ec};
+    if (ec->engine->config.stats && ec->engine->config.loop)
+        loop_timer_set(ec->engine->config.loop, &ec->sampler, host_now_ns() + SAMPLE_NS);
 }
 
-void stats_stop(struct engine *e)
+void stats_stop(struct engine_cpu *ec)
 {
-    if (!e->config.stats || !e->config.loop)
-        return;
-    loop_timer_cancel(e->config.loop, &e->sampler);
-    loop_sync(e->config.loop);
-    loop_timer_cancel(e->config.loop, &e->sampler); /* the last call may have set it again */
+    struct loop *loop = ec->engine->config.loop;
+
+    loop_timer_cancel(loop, &ec->sampler);
+    loop_sync(loop);
+    loop_timer_cancel(loop, &ec->sampler); /* the last call may have set it again */
 }
 
 struct rows {
