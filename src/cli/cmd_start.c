@@ -2,11 +2,14 @@
 #include "base/error.h"
 #include "cli/remote.h"
 #include "cli/verbs.h"
+#include "store/recover.h"
 
 struct start_values {
     struct cmd_common common;
-    bool all;
+    bool all, boot;
 };
+
+static const struct start_values *given; /* for start_one() */
 
 static int start_one(const char *name, struct error *err)
 {
@@ -15,14 +18,18 @@ static int start_one(const char *name, struct error *err)
 
     if (r)
         return r;
-    r = remote_start(in, err);
+    if (given->boot && !instance_is_running(in))
+        r = instance_drop_state(in, err);
+    if (!r)
+        r = remote_start(in, err);
     instance_close(in);
     return r;
 }
 
 static int run_start(const struct cmd *cmd, void *values, struct opt_args *args)
 {
-    return cmd_each(cmd, args, ((const struct start_values *)values)->all, start_one);
+    given = values;
+    return cmd_each(cmd, args, given->all, start_one);
 }
 
 static const struct opt_def start_opts[] = {
@@ -31,6 +38,10 @@ static const struct opt_def start_opts[] = {
      OPT_INTO_FLAG(struct start_values, all),
      .group = "Instances",
      .help = "All instances"},
+    {.name = "boot",
+     OPT_INTO_FLAG(struct start_values,  boot),
+     .group = "Instances",
+     .help = "Boot, and drop the saved state that it would go on from"},
     CMD_COMMON_ROWS(struct start_values),
 };
 
@@ -39,7 +50,8 @@ const struct cmd cmd_start = {
     .operands = "NAME...",
     .summary = "start instances in the background",
     .description =
-        "Start instances. It returns when their machines run; what they say goes to 'posada logs'.",
+        "Start instances. It returns when their machines run; what they say goes to 'posada logs'. One that was stopped "
+        "with --save, or whose snapshot of a running machine was restored, goes on from there.",
     .opts = start_opts,
     .values_size = sizeof(struct start_values),
     .max_operands = CLI_NAMES_MAX,

@@ -211,8 +211,6 @@ int guest_create(struct instance *in, const struct image_spec *spec, const struc
 
     if (r)
         return r;
-    if (v->disk_size && !image->disk)
-        r = error_set(err, EINVAL, "--disk-size needs an image with a disk of its own");
     if (!r)
         r = new_config(image, v, &config, err);
     if (r)

@@ -74,7 +74,8 @@ extern const char guest_disk_help[], guest_volume_help[];
          .max = 1LL << 44,                                                                         \
          .group = "Machine",                                                                       \
          .help =                                                                                   \
-             "Grow the instance's disk to this size; the guest grows its file system at boot"},    \
+             "Grow the instance's disk to this size; the guest grows its file system at boot. An " \
+             "image without a disk gets an empty one"},                                            \
         {.name = "append",                                                                         \
          .short_name = 'a',                                                                        \
          OPT_INTO_STRING(s, guest.append),                                                         \

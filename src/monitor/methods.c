@@ -147,5 +147,8 @@ const struct api_method monitor_methods[] = {
     {.name = "reload",                   .fn = serve_reload},
     {.name = "console",.fn = serve_console},
     {.name = "resize",                   .fn = serve_resize},
-    {0},
+    {.name = "snapshot",.fn = keeper_serve_take, .may_wait = true},
+    {.name = "clean",                   .fn = keeper_serve_clean, .may_wait = true},
+    {.name = "break",.fn = keeper_serve_break, .may_wait = true},
+    {0  },
 };

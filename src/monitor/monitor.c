@@ -14,6 +14,7 @@
 #include "base/loop.h"
 #include "base/paths.h"
 #include "monitor/hub.h"
+#include "monitor/keeper.h"
 #include "monitor/monitor_internal.h"
 
 #include <errno.h>
@@ -34,6 +35,7 @@ struct monitor {
     char *vsock_dir;                /* [init] */
     struct loop *loop;              /* [init] */
     struct hub *hub;                /* [init] */
+    struct keeper *keeper;          /* [init] */
     struct api_server *server;      /* [init] */
     time_t started_s;               /* [init] */
     struct mutex lock;
@@ -81,6 +83,11 @@ const struct vm_config *monitor_vm_config(const struct monitor *m)
 struct loop *monitor_loop(struct monitor *m)
 {
     return m->loop;
+}
+
+struct keeper *monitor_keeper(struct monitor *m)
+{
+    return m->keeper;
 }
 
 struct hub *monitor_hub(struct monitor *m)
@@ -203,6 +210,7 @@ static int build(struct monitor *m, struct error *err)
 static void unbuild(struct monitor *m)
 {
     hub_set_input(m->hub, NULL, NULL);
+    keeper_break(m->keeper);
     mutex_lock(&m->lock);
     while (m->holders)
         cond_wait(&m->changed, &m->lock);
@@ -240,6 +248,8 @@ static int open_all(struct monitor *m, struct error *err)
         r = error_set(err, ENOMEM, "out of memory or file descriptors");
     if (!r)
         r = hub_new(m->loop, log, m->options.terminal_fd, &m->hub, err);
+    if (!r)
+        r = keeper_new(m, &m->keeper, err);
     if (!r)
         r = api_server_new(m->loop, socket, monitor_methods, m, &m->server, err);
     if (!r && (r = loop_start(m->loop)))
@@ -283,8 +293,10 @@ int monitor_start(struct monitor *m, struct error *err)
 {
     int r = vm_start(m->vm, err); /* the owner's thread: nobody changes it */
 
-    if (!r)
+    if (!r) {
         monitor_event(m, "started", NULL);
+        keeper_clean(m->keeper);
+    }
     return r;
 }
 
@@ -338,6 +350,8 @@ void monitor_free(struct monitor *m)
     mutex_unlock(&m->lock);
     if (m->vm)
         vm_stop(m->vm); /* calls that wait for it end */
+    if (m->keeper)
+        keeper_break(m->keeper);
     if (m->hub)
         hub_set_input(m->hub, NULL, NULL);
     if (m->loop) {
@@ -353,6 +367,7 @@ void monitor_free(struct monitor *m)
     struct vm *vm = m->vm;
     m->vm = NULL;
     mutex_unlock(&m->lock);
+    keeper_free(m->keeper); /* the server's calls are over */
     vm_free(vm);
     loop_free(m->loop);
     machine_done(&m->machine);
@@ -386,6 +401,7 @@ int monitor_save(struct monitor *m, struct api_call *call, struct error *err)
         r = instance_open(m->instance->name, INSTANCE_CHANGE, &in, err);
     if (!r) {
         bool was_paused = vm_get_state(vm) == VM_PAUSED;
+        keeper_break(m->keeper); /* it holds disks now and then; so do we */
         vm_pause(vm);
         monitor_event(m, "saving", NULL);
         r = save_write(in, vm, call, err);
@@ -395,6 +411,8 @@ int monitor_save(struct monitor *m, struct api_call *call, struct error *err)
         } else if (!was_paused) {
             vm_resume(vm);
         }
+        if (r)
+            keeper_clean(m->keeper);
     }
     instance_close(in);
     if (vm)

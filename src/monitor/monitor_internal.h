@@ -21,6 +21,13 @@ must_check int save_load(const struct instance *in, struct vm *vm, struct error 
 must_check int save_write(const struct instance *in, struct vm *vm, struct api_call *call,
                           struct error *err);
 
+/* Calls: keeper.c */
+void keeper_serve_take(struct api_call *call, json_t *args, void *arg);
+void keeper_serve_clean(struct api_call *call, json_t *args, void *arg);
+void keeper_serve_break(struct api_call *call, json_t *args, void *arg);
+
+struct keeper *monitor_keeper(struct monitor *m);
+
 const struct vm_config *monitor_vm_config(const struct monitor *m);
 
 #endif

@@ -9,6 +9,7 @@
  * the disks go on, and the state would not fit them any more. */
 #include "base/fd.h"
 #include "base/paths.h"
+#include "disk/disk.h"
 #include "monitor/monitor_internal.h"
 #include "snapshot/snapshot.h"
 
@@ -35,7 +36,14 @@ int save_load(const struct instance *in, struct vm *vm, struct error *err)
         return r;
     tree_state_path(name, t->current.state);
     cleanup(freep) char *path = instance_path(in, err, "%s", name);
-    r = path ? snapshot_load(vm, path, err) : -ENOMEM;
+    struct error why = {0};
+    r = path ? snapshot_load(vm, path, &why) : -ENOMEM;
+    if (r)
+        (void)error_set(
+            err, -r,
+            "'%s' cannot go on from its saved state: %s ('posada start --boot %s' drops "
+            "the state)",
+            in->name, error_text(&why), in->name);
     cleanup(fd_closep) int dir = r ? -1 : open_dir(in, err);
     if (!r && dir < 0)
         r = dir;
@@ -73,8 +81,18 @@ static int report(void *arg, uint64_t done, uint64_t total)
     return api_call_is_gone(call);
 }
 
+/** What the machine has written must not be older than its state. */
+static int flush_disks(struct vm *vm, size_t count, struct error *err)
+{
+    int r = 0;
+
+    for (size_t i = 0; !r && i < count; i++)
+        r = disk_flush(vm_disk(vm, i));
+    return r ? error_set(err, -r, "cannot write a disk: %s", strerror(-r)) : 0;
+}
+
 /** Name the state file @id in the tree. */
-static int commit(const struct instance *in, const char *id, struct error *err)
+static int commit(const struct instance *in, const char *id, struct vm *vm, struct error *err)
 {
     struct tree *t;
     cleanup(fd_closep) int dir = open_dir(in, err);
@@ -83,7 +101,9 @@ static int commit(const struct instance *in, const char *id, struct error *err)
     if (r)
         return r;
     memcpy(t->current.state, id, sizeof(t->current.state));
-    r = tree_store(dir, t, err);
+    r = flush_disks(vm, t->current.disk_count, err);
+    if (!r)
+        r = tree_store(dir, t, err);
     tree_free(t);
     return r;
 }
@@ -105,7 +125,7 @@ int save_write(const struct instance *in, struct vm *vm, struct api_call *call, 
     if (!r)
         r = paths_sync_dir(states, err);
     if (!r)
-        r = commit(in, id, err);
+        r = commit(in, id, vm, err);
     if (r && path)
         (void)unlink(path); /* else the next sweep does */
     return r;

@@ -21,6 +21,22 @@
 
 enum { POLL_US = 20000, TREE_MAX_BYTES = 8 << 20 };
 
+/** Copy [*@at, @end) by reading and writing: between file systems that know no other way. */
+static int copy_bytes(int from, int to, loff_t *at, loff_t end)
+{
+    char buf[65536];
+
+    while (*at < end) {
+        ssize_t n = pread(from, buf, (size_t)MIN(end - *at, (loff_t)sizeof(buf)), *at);
+        int r = n > 0 ? fd_pwrite_all(to, buf, (size_t)n, *at) : n ? -errno : -EIO;
+
+        if (r)
+            return r;
+        *at += n;
+    }
+    return 0;
+}
+
 /** Copy the data of @from, of @size bytes, holes kept. */
 static int copy_data(int from, int to, off_t size)
 {
@@ -36,8 +52,10 @@ static int copy_data(int from, int to, off_t size)
         loff_t in = data, out = data;
         while (in < end) {
             ssize_t n = copy_file_range(from, &in, to, &out, (size_t)(end - in), 0);
-            if (n <= 0)
-                return n ? -errno : -EIO;
+            int r = n > 0 ? 0 : n ? copy_bytes(from, to, &in, end) : -EIO;
+            if (r)
+                return r;
+            out = in;
         }
         at = end;
     }

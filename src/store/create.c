@@ -7,6 +7,7 @@
 #include "base/fd.h"
 #include "base/paths.h"
 #include "disk/disk.h"
+#include "store/recover.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
@@ -42,7 +43,7 @@ void instance_new_mac(char ret[18])
     (void)snprintf(ret, 18, "52:54:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3]);
 }
 
-/** The root disk's first layer, over base @base, in folder @dir; its ID. */
+/** The root disk's first layer, over base @base (NULL = nothing), in folder @dir; its ID. */
 static int make_root(const char *dir, const char *base, uint64_t bytes, char ret_id[TREE_ID_BYTES],
                      struct error *err)
 {
@@ -54,16 +55,17 @@ static int make_root(const char *dir, const char *base, uint64_t bytes, char ret
     cleanup(freep) char *top = paths_format(err, "%s/disks/%s.qcow2", dir, ret_id);
     if (!r)
         r = disks && top ? paths_make(disks, err) : -ENOMEM;
-    if (!r)
+    if (!r && base)
         r = disk_open(base, &options, &backing, err);
     if (r)
         return r;
-    if (bytes && bytes < backing->size_bytes)
+    uint64_t least = backing ? backing->size_bytes : 0;
+    if (bytes && bytes < least)
         r = error_set(err, EINVAL, "the disk has %llu MiB and cannot be made smaller",
-                      (unsigned long long)backing->size_bytes >> 20);
-    struct disk_create create = {.size_bytes = MAX(bytes, backing->size_bytes),
+                      (unsigned long long)least >> 20);
+    struct disk_create create = {.size_bytes = MAX(bytes, least),
                                  .backing_path = base,
-                                 .backing_format = "raw",
+                                 .backing_format = base ? "raw" : NULL,
                                  .backing = backing};
     if (!r)
         r = disk_create(top, disk_format_find("qcow2"), &create, err);
@@ -71,15 +73,17 @@ static int make_root(const char *dir, const char *base, uint64_t bytes, char ret
     return r ? r : paths_sync_dir(disks, err);
 }
 
-/** The tree of an instance without snapshots; @base NULL: without disks. */
+/** The tree of an instance without snapshots; @root_id NULL: without disks. */
 static int write_tree(const char *dir, const char *root_id, const char *base, struct error *err)
 {
-    struct tree_over over = {
-        .kind = TREE_OVER_IMAGE, .path = (char *)base, .format = (char *)"raw"};
+    struct tree_over over = {0};
     struct tree *t = tree_new();
     int r = t ? 0 : error_set(err, ENOMEM, "out of memory");
 
-    if (!r && base) {
+    if (base)
+        over = (struct tree_over){
+            .kind = TREE_OVER_IMAGE, .path = (char *)base, .format = (char *)"raw"};
+    if (!r && root_id) {
         struct tree_disk *d = &t->current.disks[t->current.disk_count++];
         (void)snprintf(d->name, sizeof(d->name), "root");
         memcpy(d->layer, root_id, sizeof(d->layer));
@@ -159,16 +163,17 @@ static int fill(const char *dir, struct instance_config *c, const struct instanc
                 const char *base, struct error *err)
 {
     char id[TREE_ID_BYTES];
+    bool has_disk = base || from->disk_bytes;
     int r = share_as(from->kernel, dir, "kernel", c, "kernel", err);
 
     if (!r)
         r = share_as(from->initrd, dir, "initrd", c, "initrd", err);
     if (!r)
         r = share_as(from->seed, dir, "seed.iso", c, "cloud-init", err);
-    if (!r && base)
+    if (!r && has_disk)
         r = make_root(dir, base, from->disk_bytes, id, err);
     if (!r)
-        r = write_tree(dir, base ? id : NULL, base, err);
+        r = write_tree(dir, has_disk ? id : NULL, base, err);
     if (!r)
         r = fill_identity(c, err);
     if (!r)
@@ -242,6 +247,9 @@ int instance_remove(struct instance *in, struct error *err)
 
     if (!gone || !base)
         return -ENOMEM;
+    int needed = store_check_unneeded(in->name, "deleted", err);
+    if (needed)
+        return needed;
     if (rename(in->dir, gone))
         return error_set(err, errno, "cannot remove '%s': %s", in->name, strerror(errno));
     in->exists = false;
@@ -254,8 +262,10 @@ int instance_remove(struct instance *in, struct error *err)
 int instance_rename(struct instance *in, const char *name, struct error *err)
 {
     struct instance *to;
-    int r = instance_open(name, INSTANCE_CHANGE | INSTANCE_NEW | INSTANCE_NO_WAIT, &to, err);
+    int r = store_check_unneeded(in->name, "renamed", err);
 
+    if (!r)
+        r = instance_open(name, INSTANCE_CHANGE | INSTANCE_NEW | INSTANCE_NO_WAIT, &to, err);
     if (r)
         return r;
     if (to->exists)

@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "base/paths.h"
+#include "store/recover.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -196,6 +197,9 @@ int instance_open(const char *name, unsigned flags, struct instance **ret, struc
             sweep(in);
         if (!r)
             r = find(in, flags & INSTANCE_NEW, err);
+        /* What is wrong with it is told by who needs its tree; it can be deleted all the same. */
+        if (!r && in->exists && !instance_is_running(in))
+            (void)!instance_recover(in, NULL);
     }
     if (r) {
         instance_close(in);

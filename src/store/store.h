@@ -75,7 +75,8 @@ must_check int store_list(char ***ret, size_t *ret_n, struct error *err);
 struct instance_sources {
     const char *kernel, *initrd;
     const char *disk;    /* raw: the root disk's lowest layer */
-    uint64_t disk_bytes; /* size of the root disk, if larger; 0 = as @disk */
+    uint64_t disk_bytes; /* size of the root disk, if larger; 0 = as @disk. Without @disk: an empty
+                            one of this size */
     const char *seed;    /* NoCloud disk: seed.iso */
 };
 

@@ -1,0 +1,254 @@
+/* Merging the layers that nobody wants any more.
+ *
+ *   lock: decide          copy, no lock held        child's file: on what the layer lay on
+ *         lock: tree without the layer              its file removed
+ *
+ * It may be killed anywhere: a child that is only in part filled reads the same, and is filled on;
+ * one whose file does not name the layer any more only needs the tree to follow.
+ *
+ * With a machine, a child that is in one of its chains is that chain's; its disk stands still for
+ * the moments at which the chain changes. Others are opened here: nobody else has them open.
+ *
+ * Threads: one at a time for an instance. */
+#include "base/fd.h"
+#include "disk/chain.h"
+#include "disk/throttle.h"
+#include "snapshot/instance.h"
+#include "store/recover.h"
+#include "store/store.h"
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define LOCK_RETRY_MS 20
+
+struct cleaning {
+    struct snapshots_clean *c;
+    struct instance *held; /* ours to close; NULL: the caller's */
+    const struct instance *in;
+    int dir_fd;
+    struct tree *tree;
+    struct tree_step step;
+    size_t left;
+};
+
+static int ask(struct snapshots_clean *c, uint64_t done, uint64_t total)
+{
+    return c->progress ? c->progress(c->arg, done, total) : 0;
+}
+
+static void let_go(struct cleaning *k)
+{
+    tree_free(k->tree);
+    k->tree = NULL;
+    fd_close(k->dir_fd);
+    k->dir_fd = -1;
+    instance_close(k->held);
+    k->held = NULL;
+}
+
+/** The lock, unless the caller has it: not waited for in a call, since who has it may wait for us
+ * to break off. */
+static int take_lock(struct cleaning *k, struct error *err)
+{
+    const struct timespec pause = {.tv_nsec = LOCK_RETRY_MS * 1000000};
+
+    if (k->c->in) {
+        k->in = k->c->in;
+        return 0;
+    }
+    for (;;) {
+        struct error why = {0};
+        int rc = instance_open(k->c->instance, INSTANCE_CHANGE | INSTANCE_NO_WAIT, &k->held, &why);
+
+        k->in = k->held;
+        if (rc != -EBUSY)
+            return rc ? error_set(err, -rc, "%s", error_text(&why)) : 0;
+        if (ask(k->c, 0, 0))
+            return error_set(err, ECANCELED, "broken off");
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
+static int begin(struct cleaning *k, struct error *err)
+{
+    int rc = take_lock(k, err);
+
+    if (rc)
+        return rc;
+    k->dir_fd = open(k->in->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (k->dir_fd < 0)
+        return error_set(err, errno, "cannot open '%s': %s", k->in->dir, strerror(errno));
+    return tree_load(k->dir_fd, &k->tree, err);
+}
+
+/** What is to be done first. The lock is held, and given back. */
+static int decide(struct cleaning *k, struct error *err)
+{
+    struct tree_needs needs = {0};
+    int rc = begin(k, err);
+
+    if (!rc)
+        rc = store_needs(k->in->name, &needs, err);
+    if (!rc) {
+        tree_next_step(k->tree, &needs, &k->step);
+        k->left = tree_unwanted(k->tree, &needs);
+    }
+    tree_needs_done(&needs);
+    return rc;
+}
+
+/** The tree without the layer, then the layer's file. */
+static int conclude(struct cleaning *k, struct error *err)
+{
+    char path[TREE_PATH_BYTES];
+    int rc = k->tree ? 0 : begin(k, err);
+
+    if (!rc && tree_drop_layer(k->tree, k->step.layer))
+        rc = error_set(err, ENOMEM, "out of memory");
+    if (!rc)
+        rc = tree_store(k->dir_fd, k->tree, err);
+    tree_layer_path(path, k->step.layer);
+    if (!rc && unlinkat(k->dir_fd, path, 0) && errno != ENOENT)
+        rc = error_set(err, errno, "cannot remove '%s': %s", path, strerror(errno));
+    if (!rc)
+        k->c->done++;
+    return rc;
+}
+
+/* --- Merging --- */
+
+struct merging {
+    struct vm *vm;
+    size_t index; /* of the machine's disk; with vm */
+    struct disk *d;
+    unsigned depth; /* of the child in it */
+    char *path;     /* the child's file */
+    char *below;    /* what the child shall lie on; NULL = nothing */
+    const char *below_format;
+};
+
+static bool is_layer(const struct disk *d, const char *id)
+{
+    const char *slash = d->path ? strrchr(d->path, '/') : NULL;
+    const char *name = slash ? slash + 1 : d->path;
+
+    return name && !strncmp(name, id, TREE_ID_BYTES - 1) &&
+           !strcmp(name + TREE_ID_BYTES - 1, ".qcow2");
+}
+
+/** Is layer @id in the machine's chains? */
+static bool find_live(struct merging *m, struct vm *vm, size_t disks, const char *id)
+{
+    for (size_t i = 0; vm && i < disks; i++) {
+        struct disk *top = vm_disk(vm, i);
+        unsigned depth = 0;
+
+        for (struct disk *d = disk_is_throttled(top) ? top->below : top; d; d = d->below, depth++) {
+            if (!is_layer(d, id))
+                continue;
+            m->vm = vm;
+            m->index = i;
+            m->d = top;
+            m->depth = depth;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void hold(const struct merging *m)
+{
+    if (m->vm)
+        vm_disk_hold(m->vm, m->index);
+}
+
+static void release(const struct merging *m)
+{
+    if (m->vm)
+        vm_disk_release(m->vm, m->index);
+}
+
+static int copy(struct cleaning *k, const struct merging *m, struct error *err)
+{
+    struct disk_merge *merge = NULL;
+    struct disk *old = NULL;
+
+    hold(m);
+    int rc = disk_merge_begin(m->d, m->depth, m->path, &merge, err);
+    release(m);
+    if (rc)
+        return rc;
+    rc = disk_merge_copy(merge, k->c->progress, k->c->arg, err);
+    if (!rc)
+        rc = disk_merge_link(merge, m->below, m->below ? m->below_format : NULL, err);
+    hold(m);
+    disk_merge_end(merge, &old);
+    release(m);
+    disk_close(old);
+    return rc;
+}
+
+/** The child, open, and what is to become of it. The lock is held. */
+static int prepare(struct cleaning *k, struct merging *m, struct error *err)
+{
+    const struct tree_layer *l = tree_find_layer(k->tree, k->step.layer);
+    char path[TREE_PATH_BYTES];
+    int rc = snapshots_name_below(&l->over, &m->below, &m->below_format, err);
+
+    tree_layer_path(path, k->step.child);
+    m->path = rc ? NULL : instance_path(k->in, err, "%s", path);
+    if (!m->path)
+        return rc ? rc : -ENOMEM;
+    if (find_live(m, k->c->vm, k->tree->current.disk_count, k->step.child))
+        return 0;
+    return snapshots_open_layer(k->in->dir, k->step.child, 0, &m->d, err);
+}
+
+/** Has the child's file been linked past the layer already, by a merge that was killed? */
+static bool is_linked(const struct merging *m, const char *layer)
+{
+    const struct disk *d = disk_is_throttled(m->d) ? m->d->below : m->d;
+
+    for (unsigned depth = m->depth; depth--;)
+        d = d->below;
+    return !d->below || !is_layer(d->below, layer);
+}
+
+static int merge(struct cleaning *k, struct error *err)
+{
+    struct merging m = {0};
+    int rc = prepare(k, &m, err);
+
+    if (!rc && !k->c->in)
+        let_go(k); /* others may look and change what they may while we copy */
+    if (!rc && !is_linked(&m, k->step.layer))
+        rc = copy(k, &m, err);
+    if (!m.vm)
+        disk_close(m.d);
+    free(m.path);
+    free(m.below);
+    return rc ? rc : conclude(k, err);
+}
+
+int snapshots_clean(struct snapshots_clean *c, struct error *err)
+{
+    struct cleaning k = {.c = c, .dir_fd = -1};
+    int rc = 0;
+
+    c->done = c->left = 0;
+    do {
+        rc = decide(&k, err);
+        if (!rc && k.step.kind == TREE_REMOVE)
+            rc = conclude(&k, err);
+        else if (!rc && k.step.kind == TREE_MERGE)
+            rc = merge(&k, err);
+        let_go(&k);
+    } while (!rc && k.step.kind != TREE_DONE);
+    c->left = rc ? 0 : k.left;
+    return rc;
+}

@@ -1,0 +1,230 @@
+"""Snapshots of instances: the tree, running machines, merges, and what must be refused."""
+import json, os, subprocess, sys, time
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
+from guest import Store
+from tap import main, skip
+
+POSADA, WORK = sys.argv[1:3]
+os.makedirs(WORK, exist_ok=True)
+store = Store(POSADA, WORK)
+
+
+def launch(name, *more):
+    store.need_image()
+    store("delete", "--force", name)
+    store.ok("launch", "tiny", name, "--memory", "128M", "--disk-size", "64M", *more)
+
+
+def parents(name):
+    return {s["name"]: s["parent"] for s in store.json("snapshot", "list", name)["snapshots"]}
+
+
+def block(shell, n):
+    return shell.run(f"dd if=/dev/vda bs=64k skip={n} count=1 2>/dev/null | tr -d '\\000'").strip()
+
+
+def put(shell, n, text):
+    shell.run(f"echo {text} | dd of=/dev/vda bs=64k seek={n} conv=notrunc,sync 2>/dev/null; sync")
+
+
+def test_a_tree_of_running_snapshots():
+    launch("tree")
+    s = store.shell("tree")
+    put(s, 1, "one")
+    s.run("counter=1; (while sleep 0.1; do echo >> /tmp/ticks; done &)")
+    store.ok("snapshot", "create", "tree/a", "--description", "the first")
+    put(s, 1, "two")
+    put(s, 2, "two")
+    s.run("counter=2")
+    assert store.ok("snapshot", "create", "tree") == "tree/snap1\n"
+    put(s, 1, "three")
+    s.close()
+    store.ok("snapshot", "restore", "tree/a")
+    s = store.shell("tree")
+    assert s.run("echo $counter") == "1\n"          # the same shell goes on
+    old = s.run("wc -l < /tmp/ticks")
+    time.sleep(0.5)
+    assert s.run("wc -l < /tmp/ticks") != old           # and so does what it had started
+    assert block(s, 1) == "one" and block(s, 2) == ""
+    put(s, 3, "branch")
+    store.ok("snapshot", "create", "tree/b", "--disk-only")
+    put(s, 3, "after")
+    assert parents("tree") == {"a": None, "snap1": "a", "b": "a"}
+    out = store.ok("snapshot", "list", "tree")
+    assert [line.split()[:2] for line in out.splitlines()][1:] == \
+        [["`-", "a"], ["|-", "snap1"], ["`-", "b"], ["`-", "(now)"]], out
+    i = store.json("snapshot", "info", "tree/a")
+    assert i["running"] and i["state_bytes"] > 100000 and i["description"] == "the first", i
+    s.close()
+    store.ok("snapshot", "restore", "tree/snap1", "--keep")
+    s = store.shell("tree")
+    assert s.run("echo $counter") == "2\n" and block(s, 1) == "two" and block(s, 3) == ""
+    s.close()
+    kept = [n for n, p in parents("tree").items() if p == "b"]
+    assert kept == ["snap2"], parents("tree")
+    store.ok("snapshot", "rename", "tree/snap2", "kept", "--description", "of the branch")
+    store.ok("snapshot", "delete", "tree/a")        # two children, and a running machine below one
+    store.settle("tree")
+    assert parents("tree") == {"snap1": None, "b": None, "kept": "b"}
+    store.ok("snapshot", "restore", "tree/kept")
+    s = store.shell("tree")
+    assert block(s, 3) == "after" and block(s, 1) == "one" and s.run("echo $counter") == "1\n"
+    s.close()
+    for name in "snap1", "b", "kept":
+        store.ok("snapshot", "delete", f"tree/{name}")
+    store.settle("tree")
+    assert len(store.tree("tree")["layers"]) == 1
+    s = store.shell("tree")
+    assert block(s, 3) == "after" and block(s, 1) == "one" and block(s, 2) == ""
+    s.close()
+    store.ok("stop", "--force", "tree")
+    check = subprocess.run(["qemu-img", "check", store.folder("tree") + "/disks/" +
+                            store.tree("tree")["layers"][0]["id"] + ".qcow2"], capture_output=True, text=True)
+    assert check.returncode in (0, 3), check        # 3: leaked clusters
+
+
+def test_delete_while_the_guest_writes():
+    launch("busy", "--cpus", "2")
+    s = store.shell("busy")
+    s.run("dd if=/dev/urandom of=/dev/vda bs=1M count=12 2>/dev/null; sync")
+    store.ok("snapshot", "create", "busy/one", "--disk-only")
+    # Each round writes 64 blocks of its number, reads them back, and compares.
+    s.write("/tmp/w", """n=0
+while ! [ -e /tmp/stop ]; do
+  n=$((n+1)); at=$((n * 37 % 300))
+  yes $n | head -c 65536 > /tmp/want
+  dd if=/tmp/want of=/dev/vda bs=64k seek=$at conv=notrunc,fsync 2>/dev/null
+  dd if=/dev/vda iflag=direct bs=64k skip=$at count=1 2>/dev/null | cmp - /tmp/want || { echo BAD > /tmp/bad; break; }
+  echo $n > /tmp/n
+done
+touch /tmp/stopped""")
+    s.run("(sh /tmp/w &)")
+    for name in "two", "three", "four":
+        time.sleep(0.3)
+        store.ok("snapshot", "create", f"busy/{name}", "--disk-only")
+    for name in "two", "one", "four", "three":
+        store.ok("snapshot", "delete", f"busy/{name}")
+    store.settle("busy", 120)
+    time.sleep(0.3)
+    s.run("touch /tmp/stop; while ! [ -e /tmp/stopped ]; do sleep 0.1; done; ! [ -e /tmp/bad ]")
+    assert int(s.run("cat /tmp/n")) > 3
+    # What was not written over is what it was.
+    want = s.run("sync; md5sum < /dev/vda").split()[0]
+    s.close()
+    store.ok("stop", "--force", "busy")
+    assert len(store.tree("busy")["layers"]) == 1
+    store.ok("start", "busy")
+    s = store.shell("busy")
+    assert s.run("md5sum < /dev/vda").split()[0] == want
+    s.close()
+    store.ok("delete", "--force", "busy")
+
+
+def test_stopped():
+    launch("off")
+    s = store.shell("off")
+    put(s, 1, "one")
+    s.close()
+    store.ok("stop", "--force", "off")
+    store.ok("snapshot", "create", "off/a")
+    store.ok("snapshot", "create", "off/b")
+    assert not store.json("snapshot", "info", "off/b")["running"]
+    with open(store.folder("off") + "/instance.yaml") as f:
+        config = f.read()
+    with open(store.folder("off") + "/instance.yaml", "w") as f:
+        f.write(config.replace("cpus: 1", "cpus: 2"))
+    store.ok("snapshot", "restore", "off/a")        # the configuration, too
+    with open(store.folder("off") + "/instance.yaml") as f:
+        assert "cpus: 1" in f.read()
+    store.ok("snapshot", "delete", "off/b")
+    store.ok("snapshot", "delete", "off/a")
+    store.settle("off")
+    assert len(store.tree("off")["layers"]) == 1
+    store.ok("start", "off")
+    s = store.shell("off")
+    assert block(s, 1) == "one"
+    s.close()
+    store.ok("delete", "--force", "off")
+
+
+def test_refusals():
+    launch("no")
+    store.ok("snapshot", "create", "no/a")
+    store.refused("snapshot", "create", "no/a", says="already")
+    store.refused("snapshot", "create", "no/a b", says="cannot be a snapshot's name", status=2)
+    store.refused("snapshot", "create", "nothing/a", says="no instance 'nothing'")
+    store.refused("snapshot", "restore", "no/x", says="no snapshot 'x'")
+    store.refused("snapshot", "delete", "no/x", says="no snapshot 'x'")
+    store.refused("snapshot", "delete", "no", says="NAME/SNAPSHOT", status=2)
+    store.refused("snapshot", "rename", "no/a", "a/b", says="cannot be a snapshot's name")
+    assert store.json("list")[0]["state"] == "running"
+    # A file of its own that the machine writes to is not covered.
+    store.ok("stop", "--force", "no")
+    tree = store.folder("no") + "/tree.json"
+    with open(tree) as f:
+        good = f.read()
+    state = store.folder("no") + "/states/" + json.loads(good)["snapshots"][0]["state"] + ".state"
+    store.ok("snapshot", "restore", "no/a")
+    with open(state, "r+b") as f:
+        f.truncate(os.path.getsize(state) // 2)
+    store.refused("start", "no", says="'no' cannot go on from its saved state")
+    store.ok("start", "--boot", "no")
+    store.ok("stop", "--force", "no")
+    with open(tree, "w") as f:
+        f.write(good.replace('"disks": {', '"disks": {"more": "0123456789abcdef", ', 1))
+    store.refused("start", "no", says="tree.json")
+    store.refused("snapshot", "list", "no", says="does not exist")
+    store.refused("snapshot", "create", "no/b", says="tree.json")
+    with open(tree, "w") as f:
+        f.write(good[:100])
+    store.refused("snapshot", "list", "no", says="tree.json: line")
+    store.ok("delete", "no")
+
+
+def test_no_space():
+    work = WORK + "/small-store"
+    os.makedirs(work + "/data", exist_ok=True)
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=140M", "posada-test", work + "/data"],
+                                      capture_output=True).returncode:
+        skip("a small file system cannot be mounted here")
+    try:
+        small = Store(POSADA, work, images=os.path.realpath(store.env["XDG_DATA_HOME"] + "/posada/images"))
+        small.ok("launch", "tiny", "full", "--memory", "512M", "--disk-size", "64M")
+        s = small.shell("full")
+        put(s, 1, "one")
+        s.run("dd if=/dev/urandom of=/tmp/noise bs=1M count=110 2>/dev/null; echo here > /tmp/mark")
+        before = small.tree("full")
+        r = small("snapshot", "create", "full/a")   # noise does not compress
+        assert r.status == 125 and "No space left" in r.err, r
+        small.settle("full")
+        assert small.tree("full")["snapshots"] == before["snapshots"] == []
+        assert s.run("cat /tmp/mark") == "here\n" and block(s, 1) == "one"
+        put(s, 2, "two")
+        small.ok("snapshot", "create", "full/b", "--disk-only")
+        # No room for a merge: it waits, and is done when there is.
+        s.run("dd if=/tmp/noise of=/dev/vda bs=1M seek=1 count=12 conv=fsync 2>/dev/null")
+        free = os.statvfs(work + "/data")
+        with open(work + "/data/filler", "wb") as f:
+            f.write(b"x" * (free.f_bavail * free.f_bsize - 300000))
+        r = small("snapshot", "create", "full/c")
+        assert r.status == 125 and "No space left" in r.err, r
+        assert block(s, 2) == "two"
+        os.unlink(work + "/data/filler")
+        small.ok("snapshot", "delete", "full/b")
+        small.settle("full")
+        assert block(s, 2) == "two" and block(s, 1) == "one"
+        s.close()
+        small.ok("delete", "--force", "full")
+    finally:
+        subprocess.run(["umount", "-l", work + "/data"])
+
+
+if __name__ == "__main__":
+    try:
+        main(globals(), sys.argv[3:])
+    finally:
+        for name in os.listdir(store.env["XDG_DATA_HOME"] + "/posada/instances") if \
+                os.path.isdir(store.env["XDG_DATA_HOME"] + "/posada/instances") else []:
+            if not name.startswith("."):
+                store("delete", "--force", name)
