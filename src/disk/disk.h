@@ -6,7 +6,12 @@
  *
  * Calls are synchronous, run on an I/O thread, and several threads may use one disk at once: a
  * format locks what it must. Offsets and lengths are bytes; any alignment is allowed; a request
- * beyond disk_size() is -EINVAL. */
+ * beyond disk_size() is -EINVAL.
+ *
+ * What changes what an image says about itself is for the disk's only user, who has no other call
+ * or place (disk_place()) under way: disk_check() with repairs, disk_resize(), disk_set_backing(),
+ * disk_make_empty(), disk_bitmap(), disk_close(). One exception: while a QCOW2 layer is given
+ * another backing image, it may be read and written. */
 #ifndef DISK_DISK_H
 #define DISK_DISK_H
 
