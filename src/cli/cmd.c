@@ -45,12 +45,13 @@ static int run_root(const struct cmd *cmd, void *values, struct opt_args *args)
 }
 
 static const struct cmd_section root_sections[] = {
-    {"Exit status",                                                                          "0: success. Otherwise:\n\n"
-                    "  1    'posada doctor' found something that fails\n"
-                    "  2    the command line is wrong\n"
-                    "  124  'posada run' reached its --timeout\n"
-                    "  125  Posada itself failed: a missing file, a port in use, no memory\n\n"
-                    "'posada run' passes on the guest's own status."},
+    {"Exit status",
+     "0: success. Otherwise:\n\n"
+     "  1    'posada doctor' found something that fails\n"
+     "  2    the command line is wrong\n"
+     "  124  'posada run' reached its --timeout\n"
+     "  125  Posada itself failed: a missing file, a port in use, no memory\n\n"
+     "'posada run', 'exec' and 'shell' pass on the guest's own status, also 126 and 127."},
     {"Environment",
      "XDG_DATA_HOME: images and instances are kept in its folder posada; when it is not set, in "
      "~/.local/share/posada, or for root in /var/lib/posada.\n\n"
