@@ -8,7 +8,8 @@
 /** The calls of the API; their arg is the monitor. methods.c */
 extern const struct api_method monitor_methods[];
 
-/** Ask the guest to power off by what it hears: SysRq on its console. -ENOTSUP: nothing. power.c */
+/** Ask the guest to power off by what it hears: its agent, or SysRq on its console. -ENOTSUP:
+ * nothing. power.c */
 must_check int power_ask(struct vm *vm, const struct vm_config *config, struct error *err);
 
 /* save.c; the instance's lock is held */

@@ -212,12 +212,17 @@ def test_info_and_latency():
         print(f"# connect and {what}: {r.out.strip()}")
 
 
-def test_power_off_by_the_agent():
-    r = probe("poweroff")
+def test_stop_ends_services_in_order():
+    r = execute("systemd-run", "-u", "marker", "-p", "ExecStop=/bin/sh -c 'echo yes >/root/stopped; sync'", "sleep", "inf")
     assert r.status == 0, r
-    wait_for(lambda: '"running"' not in run(POSADA, "list", "--json", env=HOME).out, 300)
+    r = run(POSADA, "stop", NAME, env=HOME, timeout=600)
+    assert r.status == 0, r
     r = run(POSADA, "exec", NAME, "--", "true", env=HOME)
     assert r.status == 125 and "is not running" in r.err, r
+    r = run(POSADA, "start", NAME, env=HOME, timeout=300)
+    assert r.status == 0, r
+    r = execute("cat", "/root/stopped", options=["--wait", BOOT], timeout=1000)
+    assert r.out == "yes\n", r
 
 
 try:
