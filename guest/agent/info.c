@@ -11,9 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
-#include <utmp.h>
+#include <unistd.h>
 
 #define SESSIONS "/run/systemd/sessions"
 
@@ -120,16 +121,17 @@ static void add_addresses(struct wire *w)
 
 static void add_user(struct wire *w, const char *name, const char *terminal)
 {
-    char text[160];
+    char text[256];
 
     (void)snprintf(text, sizeof(text), "%s %s", name, terminal);
     wire_field(w, "user", text);
 }
 
-/** logind's sessions of people, not of services. */
-static void add_users_of_logind(struct wire *w, DIR *dir)
+/** logind's sessions of people, not of services. False: it knows none, or is not told (by PAM). */
+static bool add_users_of_logind(struct wire *w, DIR *dir)
 {
     const struct dirent *e;
+    bool any = false;
 
     while ((e = readdir(dir))) {
         char path[320], text[SMALL], class[32], name[64], terminal[64] = "";
@@ -144,29 +146,62 @@ static void add_users_of_logind(struct wire *w, DIR *dir)
             continue;
         (void)find_value(text, "TTY", terminal, sizeof(terminal)); /* it may have none */
         add_user(w, name, terminal);
+        any = true;
     }
+    return any;
+}
+
+/** Is process @pid the leader of a session on a terminal, and does somebody work there, other than
+ * who waits for a login? Then its user and terminal. */
+static bool find_leader(const char *pid, struct user *u, char *terminal, size_t room)
+{
+    char path[64], text[SMALL];
+    int session, tty;
+    struct stat st;
+
+    (void)snprintf(path, sizeof(path), "/proc/%.20s/stat", pid);
+    if (!file_read(path, text, sizeof(text)) || stat(path, &st))
+        return false;
+    const char *rest = strrchr(text, ')'); /* the program's name may have anything in it */
+    if (!rest || sscanf(rest, ") %*c %*d %*d %d %d", &session, &tty) != 2 || session != atoi(pid) ||
+        !tty || strstr(text, "getty)") || strstr(text, "(login)"))
+        return false;
+    (void)snprintf(path, sizeof(path), "/proc/%.20s/fd/0", pid);
+    ssize_t n = readlink(path, terminal, room - 1);
+    terminal[MAX(n, (ssize_t)0)] = '\0';
+    if (n > 5 && !strncmp(terminal, "/dev/", 5))
+        memmove(terminal, terminal + 5, (size_t)n - 4);
+    char number[16];
+    (void)snprintf(number, sizeof(number), "%u", st.st_uid);
+    return !user_find(u, number, NULL);
+}
+
+/** Where logind knows of none: who has a session on a terminal. */
+static void add_users_of_terminals(struct wire *w)
+{
+    DIR *dir = opendir("/proc");
+    const struct dirent *e;
+
+    while (dir && (e = readdir(dir))) {
+        struct user u;
+        char terminal[128];
+
+        if (isdigit((unsigned char)e->d_name[0]) &&
+            find_leader(e->d_name, &u, terminal, sizeof(terminal)))
+            add_user(w, u.name, terminal);
+    }
+    if (dir)
+        (void)closedir(dir); /* it was read only */
 }
 
 static void add_users(struct wire *w)
 {
     DIR *dir = opendir(SESSIONS);
-    struct utmp entry;
-    FILE *file = dir ? NULL : fopen(_PATH_UTMP, "re");
 
-    if (dir) {
-        add_users_of_logind(w, dir);
+    if (!dir || !add_users_of_logind(w, dir))
+        add_users_of_terminals(w);
+    if (dir)
         (void)closedir(dir); /* it was read only */
-    }
-    while (file && fread(&entry, sizeof(entry), 1, file) == 1) {
-        char name[sizeof(entry.ut_user) + 1] = "", line[sizeof(entry.ut_line) + 1] = "";
-
-        memcpy(name, entry.ut_user, sizeof(entry.ut_user));
-        memcpy(line, entry.ut_line, sizeof(entry.ut_line));
-        if (entry.ut_type == USER_PROCESS)
-            add_user(w, name, line);
-    }
-    if (file)
-        (void)fclose(file); /* it was read only */
 }
 
 int info_serve(struct session *s, const struct wire_frame *f, struct error *err)
