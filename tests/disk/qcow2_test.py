@@ -127,6 +127,10 @@ def test_bitmaps_follow_writes():
     assert dirty_bytes("b.qcow2", "mine") == {(1 << 20, 65536), (3 << 20, 131072)}
 
 
+def align(size):
+    return (size + 65535) // 65536 * 65536
+
+
 def poke(image, offset, data):
     with open(image, "r+b") as f:
         f.seek(offset)
@@ -163,6 +167,38 @@ def test_damage_is_repaired_for_qemu_too():
         sound("d.qcow2")
         qemu("compare", "-q", "-f", "raw", "-F", "qcow2", "want.raw", "d.qcow2")
         write_ours("d.qcow2", what)
+
+
+def test_a_count_that_is_too_high_is_a_leak():
+    """So is the flag that is missing because of it: as after a snapshot whose deletion was broken off."""
+    image = "leak.qcow2"
+    qemu("create", "-q", "-f", "qcow2", image, str(SIZE))
+    qemu_io(image, "write -P 1 0 256k")
+    l1, table = peek(image, 40), peek(image, 48)
+    l2, block = peek(image, l1) & 0xfffffffffffe00, peek(image, table)
+    for i in range(2):
+        entry = peek(image, l2 + 8 * i)
+        poke(image, l2 + 8 * i, (entry & ~(1 << 63)).to_bytes(8, "big"))
+        poke(image, block + 2 * ((entry & 0xfffffffffffe00) >> 16), b"\0\2")
+    assert run("qemu-img", "check", "-f", "qcow2", image).status == 3
+    r = run(POSADA, "disk", "check", image)
+    assert r.status == 3 and "2 leaked" in r.out, r
+    ours("check", "-r", "leaks", image)
+    sound(image)
+
+
+def test_snapshot_tables_may_be_large():
+    """As large as qemu allows. 300 snapshots with names of 64 KiB."""
+    image = "names.qcow2"
+    qemu("create", "-q", "-f", "qcow2", image, "1M")
+    size = os.path.getsize(image)
+    entry = struct.pack(">QIHHIIQII", 0, 0, 1, 65000, 0, 0, 0, 0, 24) + struct.pack(">QQQ", 0, 1 << 20, 0) + b"1" + b"n" * 65000
+    entry += bytes(-len(entry) % 8)
+    with open(image, "r+b") as f:
+        f.seek(align(size))
+        f.write(entry * 300)
+    poke(image, 60, struct.pack(">IQ", 300, align(size)))
+    assert len(json.loads(ours("info", "--json", image).out)["snapshots"]) == 300
 
 
 def test_resized_rebased_emptied():

@@ -355,6 +355,7 @@ static void checker_done(struct qcow2_checker *c)
         free(c->pieces[i]);
     free(c->pieces);
     free(c->l2);
+    free(c->high.v);
     free(c->buf);
 }
 

@@ -25,10 +25,11 @@ struct qcow2_checker {
     uint32_t **pieces; /* counters, NULL = all 0 */
     struct qcow2_l2_ref *l2;
     size_t l2_count, l2_room;
-    uint64_t next_host; /* for fragmentation */
-    uint64_t lost;      /* findings that no repair mends: a table beyond the end of the file */
-    bool broken_counts; /* the refcount table or blocks make no sense: they are made anew */
-    uint8_t *buf;       /* a cluster */
+    uint64_t next_host;    /* for fragmentation */
+    uint64_t lost;         /* findings that no repair mends: a table beyond the end of the file */
+    struct qcow2_set high; /* clusters with one reference that the file counts more of */
+    bool broken_counts;    /* the refcount table or blocks make no sense: they are made anew */
+    uint8_t *buf;          /* a cluster */
 };
 
 /** A finding, counted in check->errors. */

@@ -44,6 +44,8 @@ static bool compare_one(struct qcow2_checker *c, const struct compare *how, uint
                           (unsigned long long)want);
     else if (how->report)
         report_leak(c, cluster, has, want);
+    if (how->report && has > want && want == 1)
+        (void)qcow2_set_add(&c->high, cluster); /* without memory its flag is reported, too */
     if (!fits || (has < want ? !how->raise : !how->lower))
         return false;
     qcow2_refcount_put(c->buf, order, i, want);
@@ -117,7 +119,7 @@ int qcow2_compare_counts(struct qcow2_checker *c, bool report, bool raise, bool 
     return rc;
 }
 
-/** The flag of one entry against its cluster's count. */
+/** The flag of one entry against its cluster's count. True: it is mended in @p. */
 static bool fix_flag(struct qcow2_checker *c, uint8_t *p, const char *what)
 {
     uint64_t entry = load_be64(p);
@@ -129,24 +131,30 @@ static bool fix_flag(struct qcow2_checker *c, uint8_t *p, const char *what)
     bool want = qcow2_count_of(c, cluster) == 1;
     if (!!(entry & QCOW2_COPIED) == want)
         return false;
+    if (want && qcow2_set_has(&c->high, cluster)) {
+        /* Rightly missing. It comes when the leak is mended: before its count is lowered. */
+        store_be64(p, entry | QCOW2_COPIED);
+        return c->flags & (DISK_REPAIR_LEAKS | DISK_REPAIR_ALL);
+    }
     qcow2_check_error(c, "%s to 0x%llx %s the copied flag, but is referred to %u times", what,
                       (unsigned long long)host, want ? "lacks" : "has", qcow2_count_of(c, cluster));
+    if (!qcow2_repairs(c))
+        return false;
     store_be64(p, want ? entry | QCOW2_COPIED : entry & ~QCOW2_COPIED);
+    c->check->errors_fixed++;
     return true;
 }
 
 static int check_l2_flags(struct qcow2_checker *c, uint64_t offset)
 {
     struct qcow2 *q = c->q;
-    uint64_t before = c->check->errors;
     bool changed = false;
     int rc = file_pread(q->file, c->buf, q->cluster_bytes, offset);
 
     for (uint32_t i = 0; i < 1u << q->l2_bits && !rc; i++)
         changed |= fix_flag(c, c->buf + ((size_t)i << q->entry_bits), "an L2 entry");
-    if (rc || !changed || !qcow2_repairs(c))
+    if (rc || !changed)
         return rc;
-    c->check->errors_fixed += c->check->errors - before;
     return file_pwrite(q->file, c->buf, q->cluster_bytes, offset);
 }
 
@@ -162,16 +170,14 @@ int qcow2_check_flags(struct qcow2_checker *c)
         if (!(q->l1[i] & QCOW2_OFFSET))
             continue;
         rc = file_pread(q->file, entry, sizeof(entry), at); /* repair may have dropped it */
-        if (!rc && fix_flag(c, entry, "an L1 entry") && qcow2_repairs(c)) {
-            c->check->errors_fixed++;
+        if (!rc && fix_flag(c, entry, "an L1 entry"))
             rc = file_pwrite(q->file, entry, sizeof(entry), at);
-        }
     }
     for (size_t i = 0; i < c->l2_count && !rc && !q->has_data_file; i++) {
         if (c->l2[i].is_active && !qcow2_is_shared(c, &c->l2[i]))
             rc = check_l2_flags(c, c->l2[i].offset);
     }
-    return rc ? rc : qcow2_repairs(c) ? file_flush(q->file) : 0;
+    return rc ? rc : c->flags ? file_flush(q->file) : 0;
 }
 
 /** A reference less, if it was counted: what lies beyond the end was not. */

@@ -9,7 +9,7 @@
 
 #define HEAD_BYTES   40u
 #define MAX_EXTRA    1024u
-#define MAX_TABLE    (16u << 20)
+#define MAX_TABLE    (64u << 20)
 #define MAX_L1_TOTAL (64u << 20) /* of all snapshots together */
 #define VARIABLE_MAX (MAX_EXTRA + 2 * 65536u)
 
