@@ -106,7 +106,9 @@ static int fill(struct api_client *c, int64_t deadline_ns, struct error *err)
         c->buf = grown;
         c->room += c->room / 2 + READ_SIZE;
     }
-    int n = deadline_ns != INT64_MAX && left <= 0 ? 0 : poll(&p, 1, (int)MIN(left, (int64_t)60000));
+    if (deadline_ns != INT64_MAX)
+        left = MAX(left, (int64_t)0); /* too late to wait, but not to take what has come */
+    int n = poll(&p, 1, (int)MIN(left, (int64_t)60000));
     if (n < 0 && errno == EINTR)
         return 0;
     if (!n && deadline_ns != INT64_MAX && host_now_ns() >= deadline_ns)

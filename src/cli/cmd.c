@@ -100,22 +100,30 @@ int cmd_usage(const struct cmd *cmd, const char *fmt, ...)
     return cmd_fail(cmd, CLI_USAGE, &err);
 }
 
-int cmd_each(const struct cmd *cmd, const struct opt_args *args, bool all,
-             int (*fn)(const char *name, struct error *err))
+int cmd_names(const struct cmd *cmd, const struct opt_args *args, bool all, char ***ret,
+              size_t *ret_n)
 {
     struct error err = {0};
-    char **names;
-    size_t n;
-    int status = CLI_OK;
 
+    *ret = NULL;
+    *ret_n = 0;
     if (!args->n && !all)
         return cmd_usage(cmd, "an operand is missing: %s", cmd->operands);
     if (args->n && all)
         return cmd_usage(cmd, "--all excludes names");
-    if (remote_names(args->v, args->n, all, &names, &n, &err))
-        return cmd_fail(cmd, CLI_ERROR, &err);
+    return remote_names(args->v, args->n, all, ret, ret_n, &err) ? cmd_fail(cmd, CLI_ERROR, &err)
+                                                                 : CLI_OK;
+}
+
+int cmd_each(const struct cmd *cmd, const struct opt_args *args, bool all,
+             int (*fn)(const char *name, struct error *err))
+{
+    char **names;
+    size_t n;
+    int status = cmd_names(cmd, args, all, &names, &n);
+
     for (size_t i = 0; i < n; i++) {
-        err = (struct error){0};
+        struct error err = {0};
         int r = fn(names[i], &err);
         if (r)
             status = cmd_fail(cmd, r == -ETIMEDOUT ? CLI_TIMEOUT : CLI_ERROR, &err);

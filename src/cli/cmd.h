@@ -76,6 +76,11 @@ int cmd_fail(const struct cmd *cmd, int status, const struct error *err);
 
 enum { CLI_NAMES_MAX = 4096 };
 
+/** The operands, or with @all the names of all instances, for remote_free_names(); none, unless the
+ * exit status that is returned is CLI_OK. */
+int cmd_names(const struct cmd *cmd, const struct opt_args *args, bool all, char ***ret,
+              size_t *ret_n);
+
 /** Call @fn for each operand, or with @all for each instance, telling of each that fails; the exit
  * status. */
 int cmd_each(const struct cmd *cmd, const struct opt_args *args, bool all,

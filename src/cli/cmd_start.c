@@ -2,34 +2,69 @@
 #include "base/error.h"
 #include "cli/remote.h"
 #include "cli/verbs.h"
+#include "monitor/daemon.h"
 #include "store/recover.h"
+
+#include <errno.h>
 
 struct start_values {
     struct cmd_common common;
     bool all, boot;
 };
 
-static const struct start_values *given; /* for start_one() */
+/** As many at once as make a host busy, and no more. */
+enum { BATCH = 16 };
 
-static int start_one(const char *name, struct error *err)
+struct starting {
+    struct instance *in; /* NULL: it has failed */
+    int fd;
+};
+
+/** Start up to BATCH instances at once; the exit status. */
+static int start_batch(const struct cmd *cmd, const struct start_values *v, char *const *names,
+                       size_t n)
 {
-    struct instance *in;
-    int r = instance_open(name, INSTANCE_CHANGE, &in, err);
+    struct starting batch[BATCH] = {0};
+    int status = CLI_OK;
 
-    if (r)
-        return r;
-    if (given->boot && !instance_is_running(in))
-        r = instance_drop_state(in, err);
-    if (!r)
-        r = remote_start(in, err);
-    instance_close(in);
-    return r;
+    for (size_t i = 0; i < n; i++) {
+        struct starting *s = &batch[i];
+        struct error err = {0};
+        int r = instance_open(names[i], INSTANCE_CHANGE, &s->in, &err);
+        if (!r && instance_is_running(s->in))
+            r = error_set(&err, EBUSY, "'%s' is running already", names[i]);
+        if (!r && v->boot)
+            r = instance_drop_state(s->in, &err);
+        if (!r)
+            r = daemon_spawn(names[i], &s->fd, &err);
+        if (r) {
+            status = cmd_fail(cmd, CLI_ERROR, &err);
+            instance_close(s->in);
+            s->in = NULL;
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        struct error err = {0};
+        if (batch[i].in && daemon_await(batch[i].fd, &err))
+            status = cmd_fail(cmd, CLI_ERROR, &err);
+        instance_close(batch[i].in);
+    }
+    return status;
 }
 
 static int run_start(const struct cmd *cmd, void *values, struct opt_args *args)
 {
-    given = values;
-    return cmd_each(cmd, args, given->all, start_one);
+    const struct start_values *v = values;
+    char **names;
+    size_t n;
+    int status = cmd_names(cmd, args, v->all, &names, &n);
+
+    for (size_t i = 0; i < n; i += BATCH) {
+        int one = start_batch(cmd, v, names + i, MIN(n - i, (size_t)BATCH));
+        status = one ? one : status;
+    }
+    remote_free_names(names, n);
+    return status;
 }
 
 static const struct opt_def start_opts[] = {

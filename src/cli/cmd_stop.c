@@ -4,6 +4,7 @@
 #include "cli/verbs.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #define STOP_TIMEOUT_MS 60000
 
@@ -13,30 +14,39 @@ struct stop_values {
     int64_t timeout_ms;
 };
 
-static const struct stop_values *given; /* for stop_one() */
-
-static int stop_one(const char *name, struct error *err)
+/** All are asked first, then each is waited for; the exit status. */
+static int stop_all(const struct cmd *cmd, const struct stop_values *v, char *const *names,
+                    size_t n)
 {
-    int64_t timeout_ms = given->timeout_ms;
+    int64_t timeout_ms = v->timeout_ms ? v->timeout_ms : v->force ? 0 : STOP_TIMEOUT_MS;
+    struct remote_ending *endings = calloc(n + 1, sizeof(*endings));
+    int status = CLI_OK;
 
-    if (given->save)
-        return remote_save(name, err);
-    if (!timeout_ms)
-        timeout_ms = given->force ? 0 : STOP_TIMEOUT_MS;
-    int r = remote_stop(name, timeout_ms, given->force, err);
-    if (r == -ENOTCONN && given->all) {
-        *err = (struct error){0};
-        r = 0;
+    for (size_t i = 0; endings && i < n; i++)
+        remote_ask_stop(&endings[i], names[i], timeout_ms, v->force, v->save);
+    for (size_t i = 0; endings && i < n; i++) {
+        struct error err = {0};
+        int r = remote_await_stop(&endings[i], timeout_ms, &err);
+        if (r && (r != -ENOTCONN || !v->all))
+            status = cmd_fail(cmd, r == -ETIMEDOUT ? CLI_TIMEOUT : CLI_ERROR, &err);
     }
-    return r;
+    free(endings);
+    return status;
 }
 
 static int run_stop(const struct cmd *cmd, void *values, struct opt_args *args)
 {
-    given = values;
-    if (given->save && (given->force || given->timeout_ms))
+    const struct stop_values *v = values;
+    char **names;
+    size_t n;
+
+    if (v->save && (v->force || v->timeout_ms))
         return cmd_usage(cmd, "--save excludes --force and --timeout");
-    return cmd_each(cmd, args, given->all, stop_one);
+    int status = cmd_names(cmd, args, v->all, &names, &n);
+    if (!status)
+        status = stop_all(cmd, v, names, n);
+    remote_free_names(names, n);
+    return status;
 }
 
 /* clang-format off */

@@ -63,19 +63,54 @@ int remote_start(struct instance *in, struct error *err)
     return daemon_start(in->name, err);
 }
 
-/** A call that ends @name's monitor, and its end. */
-static int call_end(const char *name, const char *call, json_t *args, int64_t timeout_ms,
-                    struct error *err)
+void remote_ask_stop(struct remote_ending *e, const char *name, int64_t timeout_ms, bool force,
+                     bool save)
 {
-    struct instance *in;
-    int r = remote_call(name, call, args, timeout_ms, NULL, err);
+    *e = (struct remote_ending){.name = name, .save = save};
+    json_t *args =
+        save ? NULL
+             : json_pack("{s:I, s:b}", "timeout_ms", (json_int_t)timeout_ms, "force", (int)force);
+    if (remote_open(name, &e->client, &e->error)) {
+        json_decref(args);
+    } else if (api_client_send(e->client, save ? "save" : "stop", args, NULL, &e->error)) {
+        api_client_close(e->client);
+        e->client = NULL;
+    }
+}
 
+/** The call's end: 0, or the monitor's error. */
+static int await_end(struct remote_ending *e, int64_t deadline_ns, struct error *err)
+{
+    for (;;) {
+        struct api_message m;
+        int r = api_client_receive(e->client, deadline_ns, &m, err);
+        if (r)
+            return r;
+        bool done = m.kind == API_RESULT || m.kind == API_ERROR;
+        if (m.kind == API_ERROR)
+            r = api_error_of(&m, err);
+        api_message_done(&m);
+        if (done)
+            return r;
+    }
+}
+
+int remote_await_stop(struct remote_ending *e, int64_t timeout_ms, struct error *err)
+{
+    int64_t deadline_ns =
+        e->save ? INT64_MAX : host_now_ns() + (timeout_ms + STOP_SLACK_MS) * NS_PER_MS;
+    struct instance *in;
+
+    if (!e->client)
+        return error_set(err, e->error.code, "%s", error_text(&e->error));
+    int r = await_end(e, deadline_ns, err);
+    api_client_close(e->client);
     if (r == -ECONNRESET) {
         *err = (struct error){0}; /* it ended before it could say so */
         r = 0;
     }
     if (!r)
-        r = instance_open(name, 0, &in, err);
+        r = instance_open(e->name, 0, &in, err);
     if (r)
         return r;
     while (instance_is_running(in))
@@ -86,15 +121,10 @@ static int call_end(const char *name, const char *call, json_t *args, int64_t ti
 
 int remote_stop(const char *name, int64_t timeout_ms, bool force, struct error *err)
 {
-    json_t *args =
-        json_pack("{s:I, s:b}", "timeout_ms", (json_int_t)timeout_ms, "force", (int)force);
+    struct remote_ending e;
 
-    return call_end(name, "stop", args, timeout_ms + STOP_SLACK_MS, err);
-}
-
-int remote_save(const char *name, struct error *err)
-{
-    return call_end(name, "save", NULL, -1, err);
+    remote_ask_stop(&e, name, timeout_ms, force, false);
+    return remote_await_stop(&e, timeout_ms, err);
 }
 
 /** What the files say. NULL: it has gone. */

@@ -22,8 +22,17 @@ must_check int remote_start(struct instance *in, struct error *err);
  * run. */
 must_check int remote_stop(const char *name, int64_t timeout_ms, bool force, struct error *err);
 
-/** Save @name's state and stop it, likewise. */
-must_check int remote_save(const char *name, struct error *err);
+/** The same for several at once: each is asked, with @save to save its state, and then awaited,
+ * which ends the struct. */
+struct remote_ending {
+    const char *name;
+    struct api_client *client; /* NULL: `error` says why */
+    bool save;
+    struct error error;
+};
+void remote_ask_stop(struct remote_ending *e, const char *name, int64_t timeout_ms, bool force,
+                     bool save);
+must_check int remote_await_stop(struct remote_ending *e, int64_t timeout_ms, struct error *err);
 
 /** All that is known about each of @names, an array of objects; docs/api.md has the keys. All
  * monitors are asked at once; one that does not answer is "unresponsive". NULL with @err set. One

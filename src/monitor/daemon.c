@@ -73,7 +73,7 @@ static int read_answer(int fd, struct error *err)
     return code ? error_set(err, code, "%s", text + used + (text[used] == ' ')) : 0;
 }
 
-int daemon_start(const char *name, struct error *err)
+int daemon_spawn(const char *name, int *ret_fd, struct error *err)
 {
     int fds[2];
 
@@ -94,10 +94,28 @@ int daemon_start(const char *name, struct error *err)
     while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) {
         /* again */
     }
-    int r = pid < 0 || status ? error_set(err, pid < 0 ? code : EAGAIN, "cannot start a process")
-                              : read_answer(fds[0], err);
-    fd_close(fds[0]);
+    if (pid < 0 || status) {
+        fd_close(fds[0]);
+        return error_set(err, pid < 0 ? code : EAGAIN, "cannot start a process");
+    }
+    *ret_fd = fds[0];
+    return 0;
+}
+
+int daemon_await(int fd, struct error *err)
+{
+    int r = read_answer(fd, err);
+
+    fd_close(fd);
     return r;
+}
+
+int daemon_start(const char *name, struct error *err)
+{
+    int fd;
+    int r = daemon_spawn(name, &fd, err);
+
+    return r ? r : daemon_await(fd, err);
 }
 
 /* --- Being one --- */

@@ -8,6 +8,10 @@
  * The caller holds the instance's lock. Errors: the monitor's. From a process with one thread. */
 must_check int daemon_start(const char *name, struct error *err);
 
+/** The two halves of that, for several at once: start it, and wait for it, which takes @fd. */
+must_check int daemon_spawn(const char *name, int *ret_fd, struct error *err);
+must_check int daemon_await(int fd, struct error *err);
+
 /** main() of posada-monitor: NAME FD, where FD takes one line, "" or why it could not start. */
 int daemon_main(int argc, char **argv);
 

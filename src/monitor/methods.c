@@ -137,18 +137,20 @@ static void serve_resize(struct api_call *call, json_t *args, void *arg)
     api_reply(call, NULL);
 }
 
+/* clang-format off */
 const struct api_method monitor_methods[] = {
-    {.name = "info",      .fn = serve_info},
-    {.name = "pause",                   .fn = serve_pause, .may_wait = true},
-    {.name = "resume",.fn = serve_resume},
-    {.name = "reset",                   .fn = serve_reset},
-    {.name = "stop",                  .fn = serve_stop, .may_wait = true},
-    {.name = "save",     .fn = serve_save, .may_wait = true},
-    {.name = "reload",                   .fn = serve_reload},
-    {.name = "console",.fn = serve_console},
-    {.name = "resize",                   .fn = serve_resize},
-    {.name = "snapshot",.fn = keeper_serve_take, .may_wait = true},
-    {.name = "clean",                   .fn = keeper_serve_clean, .may_wait = true},
-    {.name = "break",.fn = keeper_serve_break, .may_wait = true},
-    {0  },
+    {.name = "info", .fn = serve_info},
+    {.name = "pause", .fn = serve_pause, .may_wait = true},
+    {.name = "resume", .fn = serve_resume},
+    {.name = "reset", .fn = serve_reset},
+    {.name = "stop", .fn = serve_stop, .may_wait = true},
+    {.name = "save", .fn = serve_save, .may_wait = true},
+    {.name = "reload", .fn = serve_reload},
+    {.name = "console", .fn = serve_console},
+    {.name = "resize", .fn = serve_resize},
+    {.name = "snapshot", .fn = keeper_serve_take, .may_wait = true},
+    {.name = "clean", .fn = keeper_serve_clean, .may_wait = true},
+    {.name = "break", .fn = keeper_serve_break, .may_wait = true},
+    {0},
 };
+/* clang-format on */

@@ -169,3 +169,14 @@ void store_sweep_bases(void)
     if (d)
         closedir(d);
 }
+
+int store_remove_rest(const char *dir)
+{
+    cleanup(freep) char *tree = paths_format(NULL, "%s/" TREE_FILE, dir);
+
+    if (!tree)
+        return -ENOMEM;
+    (void)unlink(tree); /* it may not have got so far */
+    store_sweep_bases();
+    return paths_remove(dir);
+}

@@ -233,9 +233,9 @@ int instance_create(struct instance *in, struct instance_config *config,
         r = fill(fresh, config, from, base, err);
     if (!r)
         r = instance_commit(in, err);
-    if (r && fresh)
-        (void)paths_remove(fresh); /* else the next who locks it does */
     fd_close(bases);
+    if (r && fresh)
+        (void)store_remove_rest(fresh); /* else the next who locks it does */
     return r;
 }
 
@@ -254,8 +254,7 @@ int instance_remove(struct instance *in, struct error *err)
         return error_set(err, errno, "cannot remove '%s': %s", in->name, strerror(errno));
     in->exists = false;
     (void)paths_sync_dir(base, NULL); /* a removal that a power cut undoes can be done again */
-    int r = paths_remove(gone);
-    store_sweep_bases();
+    int r = store_remove_rest(gone);
     return r ? error_set(err, -r, "cannot remove all of '%s': %s", in->name, strerror(-r)) : 0;
 }
 

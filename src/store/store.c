@@ -9,7 +9,7 @@
  *     holder when there is no instance NAME; so is .NAME.run.
  *
  * Any thread; processes exclude each other by flock(). */
-#include "store/store.h"
+#include "store/store_internal.h"
 
 #include "base/fd.h"
 #include "base/paths.h"
@@ -139,7 +139,7 @@ static void sweep(const struct instance *in)
     for (size_t i = 0; i < ARRAY_SIZE(rests); i++) {
         cleanup(freep) char *path = beside(in, rests[i], NULL);
         if (path && !access(path, F_OK))
-            (void)paths_remove(path);
+            (void)store_remove_rest(path);
     }
     for (struct dirent *e; d && (e = readdir(d));) {
         size_t n = strlen(e->d_name);

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 struct vm {
@@ -152,11 +153,19 @@ int vm_start(struct vm *vm, struct error *err)
 int vm_wait(struct vm *vm, int64_t deadline_ns, struct vm_result *ret)
 {
     (void)pthread_mutex_lock(&vm->mutex);
-    while (vm->state != VM_STOPPED)
-        (void)pthread_cond_wait(&vm->changed, &vm->mutex);
+    while (vm->state != VM_STOPPED && host_now_ns() < deadline_ns) {
+        struct timespec at;
+        (void)clock_gettime(CLOCK_REALTIME, &at);
+        at.tv_sec += 1; /* then it looks at the deadline again */
+        if (deadline_ns == INT64_MAX)
+            (void)pthread_cond_wait(&vm->changed, &vm->mutex);
+        else
+            (void)pthread_cond_timedwait(&vm->changed, &vm->mutex, &at);
+    }
+    bool stopped = vm->state == VM_STOPPED;
     *ret = vm->result;
     (void)pthread_mutex_unlock(&vm->mutex);
-    return 0;
+    return stopped ? 0 : -ETIMEDOUT;
 }
 
 void vm_stop(struct vm *vm)
