@@ -24,7 +24,9 @@ struct run_values {
     bool json;
     /* debugging */
     const char *gdb;
-    bool gdb_wait, stats;
+    bool gdb_wait, stats, perf_map, gdb_jit;
+    uint64_t translation_cache;
+    const char *dump_elf;
     struct opt_list trace;
     const char *trace_file, *dump, *dump_file, *dump_dtb;
 };

@@ -125,6 +125,10 @@ static int configure_debug(struct run *run, struct error *err)
     run->config.gdb = v->gdb;
     run->config.gdb_wait = v->gdb_wait;
     run->config.stats = v->stats || v->json;
+    run->config.cache_bytes = v->translation_cache;
+    run->config.perf_map = v->perf_map;
+    run->config.gdb_jit = v->gdb_jit;
+    run->config.dump_elf = v->dump_elf;
     run->config.dump = v->dump;
     run->config.dump_fd = run->dump_fd >= 0 ? run->dump_fd : STDERR_FILENO;
     run->config.dump_dtb = v->dump_dtb;
@@ -166,6 +170,10 @@ void run_adjust(const struct run *run, struct vm_config *c)
     c->dump_fd = own->dump_fd;
     c->dump_dtb = own->dump_dtb;
     c->stats = own->stats;
+    c->cache_bytes = own->cache_bytes;
+    c->perf_map = own->perf_map;
+    c->gdb_jit = own->gdb_jit;
+    c->dump_elf = own->dump_elf;
     c->no_reboot = own->no_reboot;
     memcpy(c->ports, own->ports, sizeof(c->ports));
     c->port_count = own->port_count;

@@ -100,8 +100,11 @@ struct vm_config {
     bool gdb_wait;         /* do not start the vCPUs until a debugger continues */
     const char *dump;      /* --dump=guest,ir,opt,regs,host; NULL = none */
     int dump_fd;
-    bool stats;        /* measure where time goes, for vm_counters() */
-    bool no_boot;      /* load nothing: a saved state comes before the start */
+    bool stats;             /* measure where time goes, for vm_counters() */
+    uint64_t cache_bytes;   /* translation cache bound, 0 = default */
+    bool perf_map, gdb_jit; /* name generated code for perf, for gdb */
+    const char *dump_elf;   /* write generated code to this ELF file in the end; NULL = no */
+    bool no_boot;           /* load nothing: a saved state comes before the start */
     struct mem *adopt; /* its RAM becomes this machine's: mem_adopt(); with no_boot; NULL = none */
     const char *dump_dtb; /* write the device tree blob there and stop; NULL = no */
 };

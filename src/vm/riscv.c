@@ -117,6 +117,10 @@ static int new_engine(struct vm *vm, struct error *err)
         .dump = parse_dump(vm->config.dump, err, &rc),
         .dump_fd = vm->config.dump_fd,
         .stats = vm->config.stats,
+        .cache_bytes = vm->config.cache_bytes,
+        .perf_map = vm->config.perf_map,
+        .gdb_jit = vm->config.gdb_jit,
+        .dump_elf = vm->config.dump_elf,
     };
 
     return rc ? rc : engine_new(&config, &vm->engine, err);

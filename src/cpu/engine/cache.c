@@ -289,10 +289,13 @@ static struct block *insert_crossing(struct cache *cache, struct cpu *c, struct 
 void cache_start_over(struct engine_cpu *ec)
 {
     struct engine *e = ec->engine;
+    int64_t start = host_now_ns();
 
     world_exclusive_begin(ec);
     mutex_lock(&e->cache.lock);
     cache_reset(e);
+    uint64_t ns = (uint64_t)(host_now_ns() - start);
+    e->cache.longest_stall_ns = MAX(e->cache.longest_stall_ns, ns);
     mutex_unlock(&e->cache.lock);
     world_exclusive_end(ec);
 }
@@ -332,6 +335,7 @@ void cache_usage(struct engine *e, struct cache_usage *ret)
     *ret = (struct cache_usage){.blocks = cache->blocks,
                                 .killed = cache->killed,
                                 .evictions = cache->evictions,
+                                .longest_stall_ns = cache->longest_stall_ns,
                                 .decoded_used = cache->arena_used,
                                 .size = cache->arena_size};
     if (e->jit)

@@ -26,7 +26,7 @@ int engine_new(const struct engine_config *config, struct engine **ret, struct e
     static_assert(sizeof(e->isa) >= RV_ISA_BYTES, "every ISA string fits");
     mutex_init(&e->world.lock);
     cond_init(&e->world.changed);
-    rc = cache_init(&e->cache, config->cache_bytes ? config->cache_bytes : DEFAULT_CACHE_BYTES);
+    rc = cache_init(&e->cache, config->cache_bytes ? config->cache_bytes / 2 : DEFAULT_CACHE_BYTES);
     if (rc)
         (void)error_set(err, -rc, "out of memory for the translation cache");
     if (!rc && config->kind != ENGINE_INTERP)

@@ -15,6 +15,8 @@ enum engine_dump { DUMP_GUEST = 1, DUMP_IR = 2, DUMP_OPT = 4, DUMP_REGS = 8, DUM
 /** Which extensions a hart has: all there are, or those of RVA23S64, RVA22S64. */
 enum engine_profile { ENGINE_PROFILE_MAX, ENGINE_PROFILE_RVA23, ENGINE_PROFILE_RVA22 };
 
+#define ENGINE_CACHE_MIN (1u << 20)
+
 struct engine_config {
     enum engine_kind kind;
     struct mem *mem;            /* frozen after engine_new(), before the first vcpu_run() */
@@ -28,8 +30,11 @@ struct engine_config {
     int dump_fd;
     unsigned profile;   /* enum engine_profile */
     unsigned vlen;      /* bits of a vector register, 128, 256 or 512; 0 = 256 */
-    size_t cache_bytes; /* translation cache bound, 0 = default */
-    bool stats;         /* measure where time goes, for vcpu_counters() */
+    size_t cache_bytes; /* translation cache bound: half for what blocks are, half for their code;
+                           at least ENGINE_CACHE_MIN; 0 = 128 MiB */
+    bool perf_map, gdb_jit; /* name generated code for perf, for gdb */
+    const char *dump_elf;   /* write it to this ELF file in the end; NULL = no; borrowed */
+    bool stats;             /* measure where time goes, for vcpu_counters() */
 };
 
 /** One engine a machine: the translation cache that its vCPUs share. Registers itself as the mem's

@@ -74,6 +74,7 @@ struct cache {
     uint8_t *arena;                     /* [init] blocks and code_pages; freed as a whole */
     size_t arena_size;                  /* [init] */
     size_t arena_used;                  /* [lock] */
+    uint64_t longest_stall_ns;          /* [lock] of starting over */
     uint64_t blocks, killed, evictions; /* [lock] statistics: there are; ever */
 };
 
@@ -154,7 +155,7 @@ void cache_start_over(struct engine_cpu *ec);
 void cache_reset(struct engine *e) REQUIRES(e->cache.lock);
 
 struct cache_usage {
-    uint64_t blocks, killed, evictions;
+    uint64_t blocks, killed, evictions, longest_stall_ns;
     size_t decoded_used, code_used, size;
 };
 /** Takes cache.lock. */

@@ -27,11 +27,18 @@ struct machine {
     uint64_t stored;
 };
 
+/* What the next machines are made with, beside the usual; and what happens while they run, when the
+ * device is written. */
+static struct engine_config extra;
+static void (*at_stop)(void);
+
 static enum bus_result stop_write(void *dev, uint64_t offset, unsigned size, uint64_t value)
 {
     struct machine *m = dev;
 
     __atomic_store_n(&m->stored, value, __ATOMIC_RELAXED);
+    if (at_stop)
+        at_stop();
     vcpu_kick(m->vcpus[offset / 8]);
     return BUS_OK;
 }
@@ -57,6 +64,10 @@ static void machine_init(struct machine *m, enum engine_kind kind, unsigned cpus
                                    .timebase_hz = 10000000,
                                    .max_vcpus = cpus,
                                    .reset_pc = BASE,
+                                   .cache_bytes = extra.cache_bytes,
+                                   .perf_map = extra.perf_map,
+                                   .gdb_jit = extra.gdb_jit,
+                                   .dump_elf = extra.dump_elf,
                                    .dump_fd = 2,
                                    .dump = getenv("DUMP") ? 31 : 0};
     ASSERT_EQ(engine_new(&config, &m->engine, &err), 0);
@@ -207,6 +218,112 @@ TEST(what_was_done_is_counted)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
         counting_program(kinds[i]);
+}
+
+/* --- Generated code, as the host sees it */
+
+static unsigned maps_of_code, maps_both;
+
+static void look_at_maps(void)
+{
+    FILE *f = fopen("/proc/self/maps", "r");
+    char line[512], perms[8];
+
+    ASSERT_TRUE(f != NULL);
+    while (fgets(line, sizeof(line), f)) {
+        ASSERT_EQ(sscanf(line, "%*s %7s", perms), 1);
+        maps_both += strchr(perms, 'w') && strchr(perms, 'x');
+        maps_of_code += strstr(line, "posada-code") != NULL && strchr(perms, 'x');
+    }
+    (void)fclose(f); /* was read */
+}
+
+TEST(no_memory_is_writable_and_executable)
+{
+    maps_of_code = maps_both = 0;
+    at_stop = look_at_maps;
+    loop_program(ENGINE_JIT);
+    at_stop = NULL;
+    EXPECT_EQ(maps_of_code, 1);
+    EXPECT_EQ(maps_both, 0);
+}
+
+/* Thousands of blocks, round and round, where there is room for some hundreds. */
+TEST(a_full_cache_starts_over)
+{
+    enum { BLOCKS = 8000, ROUNDS = 12 };
+    struct machine m;
+
+    extra.cache_bytes = ENGINE_CACHE_MIN;
+    machine_init(&m, ENGINE_JIT, 1);
+    extra.cache_bytes = 0;
+    emit_li(&m, T0, ROUNDS);
+    emit_li(&m, A0, 0);
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        emit(&m, "addi", A0, A0, 0, 1);
+        emit(&m, "beq", 0, ZERO, ZERO, 4);
+    }
+    emit(&m, "addi", T0, T0, 0, -1);
+    emit(&m, "beq", 0, T0, ZERO, 8);
+    emit(&m, "jal", 0, 0, 0, -8 * BLOCKS - 8);
+    emit_stop(&m, A0);
+    run_until_stopped(&m);
+    EXPECT_EQ(m.stored, BLOCKS * ROUNDS);
+    EXPECT_TRUE(counter(&m, "cache_evictions") > 1);
+    EXPECT_TRUE(counter(&m, "cache_decoded_used") + counter(&m, "cache_code_used") <=
+                counter(&m, "cache_size"));
+    EXPECT_EQ(counter(&m, "cache_size"), ENGINE_CACHE_MIN);
+    machine_done(&m);
+}
+
+static bool has_line(FILE *f, const char *what)
+{
+    char line[512];
+    bool found = false;
+
+    while (f && fgets(line, sizeof(line), f))
+        found |= strstr(line, what) != NULL;
+    return found;
+}
+
+/* gdb's interface; see symbols.c. */
+struct jit_descriptor {
+    uint32_t version, action_flag;
+    void *relevant_entry, *first_entry;
+};
+extern struct jit_descriptor __jit_debug_descriptor;
+static bool gdb_knows;
+
+static void look_at_gdb(void)
+{
+    gdb_knows = __jit_debug_descriptor.first_entry != NULL;
+}
+
+TEST(host_tools_are_told_of_generated_code)
+{
+    char elf[] = "/tmp/posada-code-XXXXXX", map[64], command[128];
+    int fd = mkstemp(elf);
+
+    ASSERT_TRUE(fd >= 0);
+    (void)snprintf(map, sizeof(map), "/tmp/perf-%d.map", (int)getpid());
+    extra = (struct engine_config){.perf_map = true, .gdb_jit = true, .dump_elf = elf};
+    at_stop = look_at_gdb;
+    loop_program(ENGINE_JIT);
+    extra = (struct engine_config){0};
+    at_stop = NULL;
+    EXPECT_TRUE(gdb_knows);
+    EXPECT_TRUE(__jit_debug_descriptor.first_entry == NULL);
+    FILE *f = fopen(map, "r");
+    EXPECT_TRUE(has_line(f, " block_0x8000"));
+    (void)(f && fclose(f)); /* was read */
+    /* The loop's decrement, in the host's words. */
+    (void)snprintf(command, sizeof(command), "objdump -d %s", elf);
+    f = popen(command, "r");
+    EXPECT_TRUE(has_line(f, "<block_0x8000"));
+    EXPECT_TRUE(f && pclose(f) == 0);
+    (void)unlink(map);
+    (void)unlink(elf);
+    (void)close(fd); /* empty */
 }
 
 static void expect_regions(struct machine *m, enum engine_kind kind)

@@ -18,6 +18,7 @@
  * Threads: translation and linking under cache.lock; running on any vCPU's thread.
  */
 #include "cpu/engine/engine_internal.h"
+#include "cpu/engine/symbols.h"
 #include "cpu/engine/trace_engine.h"
 #include "cpu/host/codebuf.h"
 #include "cpu/host/host.h"
@@ -37,8 +38,9 @@
 struct jit {
     struct host *host;
     struct codebuf code;
-    struct ir_func *ir; /* [cache.lock] reused */
-    FILE *dump;         /* NULL: no dumps */
+    struct ir_func *ir;      /* [cache.lock] reused */
+    FILE *dump;              /* NULL: no dumps */
+    struct symbols *symbols; /* [cache.lock] NULL: nobody wants them */
 };
 
 struct jit_link {
@@ -170,12 +172,19 @@ int jit_new(struct engine *e, struct error *err)
     e->jit = j;
     fill_env(&env);
     env.single_pass = e->config.kind == ENGINE_CHECK;
-    rc = codebuf_init(&j->code, CODE_BYTES, err);
+    rc =
+        codebuf_init(&j->code, e->config.cache_bytes ? e->config.cache_bytes / 2 : CODE_BYTES, err);
     if (!rc)
         rc = host_new(&env, &j->code, host_features(), &j->host, err);
     j->ir = rc ? NULL : ir_new(IR_CAPACITY);
     if (!rc && !j->ir)
         rc = error_set(err, ENOMEM, "out of memory");
+    if (!rc) {
+        struct symbols_config symbols = {
+            .perf_map = e->config.perf_map, .gdb = e->config.gdb_jit, .elf = e->config.dump_elf};
+
+        rc = symbols_new(&symbols, &j->symbols, err);
+    }
     if (!rc && e->config.dump) {
         j->dump = fdopen(dup(e->config.dump_fd), "w");
         if (j->dump && (e->config.dump & DUMP_REGS))
@@ -192,6 +201,7 @@ void jit_free(struct engine *e)
         return;
     if (j->dump)
         fclose(j->dump);
+    symbols_free(j->symbols, j->code.rx, j->code.used);
     ir_free(j->ir);
     host_free(j->host);
     codebuf_done(&j->code);
@@ -207,6 +217,8 @@ void jit_usage(struct engine *e, struct cache_usage *ret)
 
 void jit_reset(struct engine *e)
 {
+    if (e->jit->symbols)
+        symbols_reset(e->jit->symbols);
     codebuf_reset(&e->jit->code, 0);
     host_restart(e->jit->host);
 }
@@ -313,9 +325,14 @@ static int make(struct engine *e, struct cpu *c, struct block *b, const struct r
     cache_trim(
         &e->cache, jb,
         rc ? 0 : sizeof(*jb) - (HOST_MAX_EXITS - jb->code.exit_count) * sizeof(jb->code.exits[0]));
-    if (!rc)
-        *ret = jb;
-    return rc;
+    if (rc)
+        return rc;
+    if (e->jit->symbols)
+        symbols_add(e->jit->symbols, jb->code.entry, jb->code.size,
+                    (c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1)) + b->page_offset,
+                    r ? "region" : "block");
+    *ret = jb;
+    return 0;
 }
 
 /* The code that is @b's now. */

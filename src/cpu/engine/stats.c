@@ -85,6 +85,7 @@ static void add_cache(struct rows *r, struct engine *e, bool mine)
     add(r, "blocks_live", COUNTER_NUMBER, u.blocks);
     add(r, "blocks_killed", COUNTER_NUMBER, u.killed);
     add(r, "cache_evictions", COUNTER_NUMBER, u.evictions);
+    add(r, "cache_longest_stall", COUNTER_NS, u.longest_stall_ns);
     add(r, "cache_decoded_used", COUNTER_BYTES, u.decoded_used);
     add(r, "cache_code_used", COUNTER_BYTES, u.code_used);
     add(r, "cache_size", COUNTER_BYTES, u.size);
