@@ -245,15 +245,48 @@ static bool has_word(const char *words, const char *word)
     return false;
 }
 
-/** Length, no control characters, and the key's own check. */
+/** The code point at *@p, which moves behind it; -1: it is no UTF-8 (RFC 3629). */
+static int32_t next_code(const char **p)
+{
+    static const int32_t least[] = {0, 0x80, 0x800, 0x10000};
+    const uint8_t *b = (const uint8_t *)*p;
+    unsigned more = b[0] < 0x80   ? 0
+                    : b[0] < 0xc0 ? 4
+                    : b[0] < 0xe0 ? 1
+                    : b[0] < 0xf0 ? 2
+                    : b[0] < 0xf8 ? 3
+                                  : 4;
+    int32_t code = more ? b[0] & (0x3f >> more) : b[0];
+
+    if (more == 4)
+        return -1;
+    for (unsigned i = 1; i <= more; i++) {
+        if ((b[i] & 0xc0) != 0x80) /* the final NUL, too */
+            return -1;
+        code = code << 6 | (b[i] & 0x3f);
+    }
+    *p += more + 1;
+    return code < least[more] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? -1 : code;
+}
+
+/** May @code stand in a value? Nothing that ends a line or that YAML 1.1 does not call printable,
+ * for a value is written as it is. */
+static bool is_printable(int32_t code)
+{
+    return code >= ' ' && (code < 0x7f || code >= 0xa0) && code != 0x2028 && code != 0x2029 &&
+           code != 0xfeff && code != 0xfffe && code != 0xffff;
+}
+
+/** Length, characters, and the key's own check. */
 static int check_text(const struct config_key *k, const char *value, struct error *err)
 {
-    size_t n = strlen(value);
-
-    if (n > CONFIG_TEXT_MAX)
+    if (strlen(value) > CONFIG_TEXT_MAX)
         return error_set(err, EINVAL, "longer than %d bytes", CONFIG_TEXT_MAX);
-    for (size_t i = 0; i < n; i++) {
-        if ((unsigned char)value[i] < ' ' || value[i] == 0x7f)
+    for (const char *p = value; *p;) {
+        int32_t code = next_code(&p);
+        if (code < 0)
+            return error_set(err, EINVAL, "the text is not UTF-8");
+        if (!is_printable(code))
             return error_set(err, EINVAL, "control characters are not allowed");
     }
     if (k->kind == CONFIG_CHOICE && !has_word(k->choices, value))

@@ -44,25 +44,25 @@ TEST(errors_name_file_and_line)
     static const struct {
         const char *text, *sentence;
     } bad[] = {
-        {"cpus: 4\nmemroy: 2G\n",             "f.yaml:2: unknown key 'memroy'; did you mean 'memory'?"         },
-        {"cpus: 99\n",                        "f.yaml:1: cpus: expected a number from 1 to 16, not '99'"       },
+        {"cpus: 4\nmemroy: 2G\n",             "f.yaml:2: unknown key 'memroy'; did you mean 'memory'?"             },
+        {"cpus: 99\n",                        "f.yaml:1: cpus: expected a number from 1 to 16, not '99'"           },
         {"\n\nmemory: 1000\n",
-         "f.yaml:3: memory: expected whole mebibytes from 16M to 1T, not '1000'"                               },
-        {"engine: fast\n",                    "f.yaml:1: engine: expected one of: jit interp check; not 'fast'"},
-        {"cpus: 1\ncpus: 2\n",                "f.yaml:2: cpus is given twice"                                  },
-        {"cpus: [1]\n",                       "f.yaml:1: cpus: expected a single value"                        },
-        {"- cpus\n",                          "f.yaml:1: expected lines of 'key: value'"                       },
+         "f.yaml:3: memory: expected whole mebibytes from 16M to 1T, not '1000'"                                   },
+        {"engine: fast\n",                    "f.yaml:1: engine: expected one of: jit interp check kvm; not 'fast'"},
+        {"cpus: 1\ncpus: 2\n",                "f.yaml:2: cpus is given twice"                                      },
+        {"cpus: [1]\n",                       "f.yaml:1: cpus: expected a single value"                            },
+        {"- cpus\n",                          "f.yaml:1: expected lines of 'key: value'"                           },
         {"volumes:\n  - /a:/b\n  - /a\n",
-         "f.yaml:3: volumes: expected HOSTFOLDER:/GUEST/PATH[:ro], not '/a'"                                   },
-        {"autostart: maybe\n",                "f.yaml:1: autostart: expected yes or no, not 'maybe'"           },
-        {"net: &a user\n",                    "f.yaml:1: net: anchors and tags are not allowed"                },
+         "f.yaml:3: volumes: expected HOSTFOLDER:/GUEST/PATH[:ro], not '/a'"                                       },
+        {"autostart: maybe\n",                "f.yaml:1: autostart: expected yes or no, not 'maybe'"               },
+        {"net: &a user\n",                    "f.yaml:1: net: anchors and tags are not allowed"                    },
         {"net: none\npublish: [\"80:80\"]\n",
-         "f.yaml: publish needs a network: it excludes net none"                                               },
-        {"cpus: 1\n---\ncpus: 2\n",           "f.yaml:2: there is more than one document"                      },
+         "f.yaml: publish needs a network: it excludes net none"                                                   },
+        {"cpus: 1\n---\ncpus: 2\n",           "f.yaml:2: there is more than one document"                          },
         {"restart: sometimes\n",              "f.yaml:1: restart: expected no, on-failure, on-failure:N, always "
-                                 "or unless-stopped, not 'sometimes'"          },
-        {"description: \"a\\0b\"\n",          "f.yaml:1: description: control characters are not allowed"      },
-        {"description: \"a\\nb\"\n",          "f.yaml:1: description: control characters are not allowed"      },
+                                 "or unless-stopped, not 'sometimes'"              },
+        {"description: \"a\\0b\"\n",          "f.yaml:1: description: control characters are not allowed"          },
+        {"description: \"a\\nb\"\n",          "f.yaml:1: description: control characters are not allowed"          },
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -200,6 +200,25 @@ TEST(keys_that_share_a_line_are_written_anew)
     EXPECT_EQ(c.cpus, 4);
     EXPECT_EQ(c.memory, 2ULL << 30);
     EXPECT_STR(c.net, "none");
+    config_done(&c);
+}
+
+TEST(texts_that_would_not_be_read_back_are_refused)
+{
+    static const char *const bad[] = {
+        "\xff",         "a\xc3",        "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+        "\xe2\x80\xa8", "\xe2\x80\xa9", "\xc2\x85", "\xef\xbb\xbf", "\xef\xbf\xbf",
+        "\x7f",         "\t",           "\n",
+    };
+    struct instance_config c;
+    struct error err = {0};
+
+    ASSERT_EQ(config_init(&c, &err), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        EXPECT_EQ(config_set(&c, config_find("description", NULL), bad[i], &err), -EINVAL);
+    EXPECT_EQ(config_set(&c, config_find("description", NULL), "\xf0\x9f\x90\xa7 \xc2\xa0", NULL),
+              0);
+    expect_round_trip(&c);
     config_done(&c);
 }
 
