@@ -184,7 +184,7 @@ static int block_signals(struct daemon *d, struct error *err)
     (void)sigemptyset(&set);
     (void)sigaddset(&set, SIGTERM);
     (void)sigaddset(&set, SIGINT);
-    (void)sigprocmask(SIG_BLOCK, &set, NULL);
+    (void)sigprocmask(SIG_SETMASK, &set, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGHUP, SIG_IGN);
     d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -252,9 +252,9 @@ static void run(struct daemon *d)
     monitor_end(m, &result);
 }
 
-static int start(struct daemon *d, const char *name, struct error *err)
+static int start(struct daemon *d, const char *name, const struct monitor_options *options,
+                 struct error *err)
 {
-    const struct monitor_options options = {.terminal_fd = -1};
     int r = instance_open(name, 0, &d->instance, err);
 
     if (r)
@@ -264,7 +264,7 @@ static int start(struct daemon *d, const char *name, struct error *err)
     if (!r)
         r = block_signals(d, err);
     if (!r)
-        r = monitor_new(d->instance, &options, &d->monitor, err);
+        r = monitor_new(d->instance, options, &d->monitor, err);
     if (r)
         return r;
     d->signal_watch = (struct loop_fd){.fd = d->signal_fd, .fn = signal_ready, .arg = d};
@@ -287,23 +287,30 @@ static void finish(struct daemon *d)
     fd_close(d->signal_fd);
 }
 
-int daemon_main(int argc, char **argv)
+int daemon_be(const char *name, int answer_fd, const struct monitor_options *options)
 {
     struct daemon d = {.signal_fd = -1, .signal_watch.fd = -1};
     struct error err = {0};
+
+    (void)fcntl(answer_fd, F_SETFD, FD_CLOEXEC);
+    (void)prctl(PR_SET_NAME, "posada-monitor");
+    int r = start(&d, name, options, &err);
+    tell(&answer_fd, &err);
+    if (!r)
+        run(&d);
+    finish(&d);
+    return r ? 1 : 0;
+}
+
+int daemon_main(int argc, char **argv)
+{
+    const struct monitor_options options = {.terminal_fd = -1};
     int answer_fd = argc == 3 ? atoi(argv[2]) : -1;
 
     if (answer_fd < 3) {
         (void)fprintf(stderr, "posada-monitor: 'posada start' starts it\n");
         return 2;
     }
-    (void)fcntl(answer_fd, F_SETFD, FD_CLOEXEC);
-    (void)prctl(PR_SET_NAME, "posada-monitor");
     (void)mallopt(M_ARENA_MAX, 2); /* many of us run at once; each arena keeps memory of its own */
-    int r = start(&d, argv[1], &err);
-    tell(&answer_fd, &err);
-    if (!r)
-        run(&d);
-    finish(&d);
-    return r ? 1 : 0;
+    return daemon_be(argv[1], answer_fd, &options);
 }

@@ -12,6 +12,12 @@ must_check int daemon_start(const char *name, struct error *err);
 must_check int daemon_spawn(const char *name, int *ret_fd, struct error *err);
 must_check int daemon_await(int fd, struct error *err);
 
+struct monitor_options;
+
+/** Be the monitor of instance @name until its machine has ended; @answer_fd (taken) is told once
+ * whether it runs. The exit status. For a process with this one thread. */
+int daemon_be(const char *name, int answer_fd, const struct monitor_options *options);
+
 /** main() of posada-monitor: NAME FD, where FD takes one line, "" or why it could not start. */
 int daemon_main(int argc, char **argv);
 

@@ -27,6 +27,9 @@ void keeper_serve_take(struct api_call *call, json_t *args, void *arg);
 void keeper_serve_clean(struct api_call *call, json_t *args, void *arg);
 void keeper_serve_break(struct api_call *call, json_t *args, void *arg);
 
+/* clone.c */
+void clone_serve(struct api_call *call, json_t *args, void *arg);
+
 struct keeper *monitor_keeper(struct monitor *m);
 
 const struct vm_config *monitor_vm_config(const struct monitor *m);

@@ -68,7 +68,7 @@ static int at_rest(void *arg, struct error *err)
 {
     const struct snapshot_clone *o = arg;
 
-    return o->at_rest ? o->at_rest(o->arg, err) : 0;
+    return o->at_rest ? o->at_rest(o->at_rest_arg, err) : 0;
 }
 
 int snapshot_clone(struct vm *vm, const struct snapshot_clone *options, pid_t *ret_child,

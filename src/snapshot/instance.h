@@ -18,7 +18,7 @@ struct vm;
 struct vm_config;
 
 struct snapshots_take {
-    const char *name;
+    const char *name; /* NULL: no snapshot, new tops alone; what they lie on is for `rest` to use */
     const char *description; /* NULL = none */
     struct vm *vm;           /* the instance's machine, running or paused; NULL: it does not run */
     const struct vm_config *config; /* its configuration; with @vm */
@@ -26,6 +26,10 @@ struct snapshots_take {
     /** Called around the moment while the machine runs, for file systems to be brought to rest;
      * NULL. */
     void (*quiet)(void *arg, bool on);
+    /** Instead of saving the state of @vm: bring it to rest, call @at_rest, and let it go on.
+     * NULL. */
+    int (*rest)(void *arg, int (*at_rest)(void *rest_arg, struct error *err), void *rest_arg,
+                struct error *err);
     int (*progress)(void *arg, uint64_t done, uint64_t total); /* other than 0 gives up; NULL */
     void *arg;
 };

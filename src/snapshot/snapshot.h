@@ -52,8 +52,9 @@ must_check int snapshot_load(struct vm *vm, const char *path, struct error *err)
 struct snapshot_seed;
 
 struct snapshot_clone {
-    /** As in struct snapshot_options; with @arg. */
+    /** As in struct snapshot_options, with an argument of its own. */
     int (*at_rest)(void *arg, struct error *err);
+    void *at_rest_arg;
     /** The clone's process: it has one thread, and of the parent's descriptors the standard ones
      * and keep_fds. Makes its machine by snapshot_grow(); its result is the process's exit status.
      */

@@ -170,6 +170,8 @@ static int plan(struct take *t, struct error *err)
     struct tree_snapshot *s = NULL;
     int rc = instance_config_text(t->in, &config, err);
 
+    if (!rc && !t->o->name)
+        return tree_push_tops(t->tree, err);
     if (!rc && t->o->vm && !t->o->disk_only)
         rc = tree_new_id(t->state, err);
     else if (!rc && !t->o->disk_only) /* what is saved for the next start belongs to it as well */
@@ -203,8 +205,8 @@ static int conclude(struct take *t, int rc, struct error *err)
     struct tree_snapshot *s = tree_find_snapshot(t->tree, t->id);
     struct error late = {0};
 
-    if (!rc && !s->is_pending)
-        return 0;
+    if (!s || (!rc && !s->is_pending))
+        return rc;
     s->is_pending = false;
     if (rc)
         tree_remove_snapshot(t->tree, t->id);
@@ -243,7 +245,9 @@ int snapshots_take(const struct instance *in, const struct snapshots_take *o,
     if (!rc) {
         if (o->quiet)
             o->quiet(o->arg, true);
-        rc = o->vm && *t.state ? rest_and_save(&t, &report, err) : rest_alone(&t, &report, err);
+        rc = o->rest             ? o->rest(o->arg, at_rest, &t, err)
+             : o->vm && *t.state ? rest_and_save(&t, &report, err)
+                                 : rest_alone(&t, &report, err);
         if (o->quiet)
             o->quiet(o->arg, false);
     }

@@ -184,6 +184,17 @@ void config_done(struct instance_config *c)
     *c = (struct instance_config){0};
 }
 
+const char *const config_files[] = {"kernel", "initrd",     "firmware", "payload",
+                                    "flash",  "cloud-init", NULL};
+
+const char *config_own_file(const struct instance_config *c, const char *key)
+{
+    const struct config_key *k = config_find(key, NULL);
+    const char *value = k ? *(char *const *)(const void *)((const char *)c + k->offset) : "";
+
+    return *value && !strchr(value, '/') ? value : NULL;
+}
+
 int config_init(struct instance_config *ret, struct error *err)
 {
     *ret = (struct instance_config){0};

@@ -67,6 +67,13 @@ struct config_key {
 
 extern const struct config_key config_keys[];
 
+/** Keys whose value is a file; NULL ends. */
+extern const char *const config_files[];
+
+/** The file of such a key if it lies in the instance's folder: its name there, borrowed; else
+ * NULL. */
+const char *config_own_file(const struct instance_config *c, const char *key);
+
 /** The key called @name; NULL with @err set, which names the nearest. */
 const struct config_key *config_find(const char *name, struct error *err);
 

@@ -104,6 +104,9 @@ must_check int instance_tree(const struct instance *in, struct tree **ret, struc
  * such disk. */
 char *instance_top(const struct instance *in, const char *disk, struct error *err);
 
+/** @from under the new name @to: the same file, or a flushed copy where that cannot be. */
+must_check int store_share(const char *from, const char *to, struct error *err);
+
 /** A random UUID, and a random address for a network card, as text. */
 void instance_new_uuid(char ret[37]);
 void instance_new_mac(char ret[18]);

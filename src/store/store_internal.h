@@ -6,9 +6,6 @@
 
 /* base.c */
 
-/** @from under the new name @to: the same file, or a flushed copy where that cannot be. */
-must_check int store_share(const char *from, const char *to, struct error *err);
-
 /** Keep all bases until the descriptor is closed: a tree that names one is about to be. -errno. */
 must_check int store_lock_bases(struct error *err);
 
