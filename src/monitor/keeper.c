@@ -8,7 +8,9 @@
  *
  * Threads: `clean`, one at a time; calls of the API that wait; the monitor's owner. */
 #include "monitor/keeper.h"
+#include "agent/agent.h"
 #include "api/api.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
 #include "monitor/monitor_internal.h"
@@ -17,6 +19,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define AGENT_CONNECT_NS 300000000LL
+#define FREEZE_MS        10000 /* the guest thaws by itself then */
+#define FREEZE_NS        20000000000LL
 
 struct keeper {
     struct monitor *monitor; /* [init] */
@@ -142,23 +148,53 @@ void keeper_free(struct keeper *k)
 
 /* --- Calls --- */
 
+/** A snapshot being taken for a call. */
+struct taking {
+    struct api_call *call;
+    const char *vsock_dir;
+    struct agent *agent; /* while it has the guest's file systems frozen */
+    unsigned frozen;     /* how many were, the whole time */
+};
+
 static int report(void *arg, uint64_t done, uint64_t total)
 {
-    struct api_call *call = arg;
+    struct taking *t = arg;
 
-    api_progress(call,
+    api_progress(t->call,
                  json_pack("{s:I, s:I}", "done", (json_int_t)done, "total", (json_int_t)total));
-    return api_call_is_gone(call); /* nobody will know of it */
+    return api_call_is_gone(t->call); /* nobody will know of it */
 }
 
-static int take(struct monitor *m, struct vm *vm, struct api_call *call, json_t *args,
+/** Have the guest's agent bring its file systems to rest. Without one, the disks are as after a
+ * power cut, at one moment all the same. */
+static void quiet(void *arg, bool on)
+{
+    struct taking *t = arg;
+    struct error unheard = {0};
+    int64_t now_ns = host_now_ns();
+
+    if (on && t->vsock_dir &&
+        !agent_connect(t->vsock_dir, now_ns + AGENT_CONNECT_NS, &t->agent, &unheard) &&
+        agent_freeze(t->agent, FREEZE_MS, now_ns + FREEZE_NS, &t->frozen, &unheard)) {
+        agent_close(t->agent);
+        t->agent = NULL;
+    }
+    if (!on && t->agent) {
+        if (agent_thaw(t->agent, now_ns + FREEZE_NS, &unheard))
+            t->frozen = 0; /* they were thawed before */
+        agent_close(t->agent);
+        t->agent = NULL;
+    }
+}
+
+static int take(struct monitor *m, struct vm *vm, struct taking *t, json_t *args,
                 struct snapshots_report *ret, struct error *err)
 {
     struct snapshots_take o = {
         .vm = vm,
         .config = monitor_vm_config(m),
         .progress = report,
-        .arg = call,
+        .arg = t,
     };
     struct instance *in = NULL;
     int disk_only = 0;
@@ -167,6 +203,9 @@ static int take(struct monitor *m, struct vm *vm, struct api_call *call, json_t 
                     "disk_only", &disk_only))
         return error_set(err, EINVAL, "expected {\"snapshot\": name, ...}");
     o.disk_only = disk_only;
+    t->vsock_dir = o.config->vsock_dir;
+    if (disk_only)
+        o.quiet = quiet; /* with its memory, the guest goes on from where it was anyway */
     int rc = instance_open(monitor_instance(m)->name, INSTANCE_CHANGE, &in, err);
     if (rc)
         return rc;
@@ -181,6 +220,7 @@ void keeper_serve_take(struct api_call *call, json_t *args, void *arg)
 {
     struct monitor *m = arg;
     struct vm *vm = monitor_hold(m);
+    struct taking t = {.call = call};
     struct snapshots_report r = {0};
     struct error err = {0};
 
@@ -189,15 +229,16 @@ void keeper_serve_take(struct api_call *call, json_t *args, void *arg)
         api_fail(call, &err);
         return;
     }
-    int rc = take(m, vm, call, args, &r, &err);
+    int rc = take(m, vm, &t, args, &r, &err);
     monitor_release(m);
     if (rc) {
         api_fail(call, &err);
         return;
     }
     monitor_event(m, "snapshot", json_pack("{s:O}", "snapshot", json_object_get(args, "snapshot")));
-    api_reply(call, json_pack("{s:f, s:I}", "pause_seconds", (double)r.pause_ns / 1e9,
-                              "state_bytes", (json_int_t)r.file_bytes));
+    api_reply(call,
+              json_pack("{s:f, s:I, s:I}", "pause_seconds", (double)r.pause_ns / 1e9, "state_bytes",
+                        (json_int_t)r.file_bytes, "frozen", (json_int_t)t.frozen));
 }
 
 void keeper_serve_clean(struct api_call *call, json_t *args, void *arg)

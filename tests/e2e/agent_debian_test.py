@@ -2,7 +2,7 @@
 
 Slow: builds the image if there is none of this build. Without a mirror all is skipped.
 """
-import glob, hashlib, json, os, re, subprocess, sys, time
+import glob, hashlib, json, os, re, socket, subprocess, sys, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from tap import main, run, skip
@@ -172,6 +172,30 @@ def test_a_host_that_disappears_leaves_nothing_frozen():
             r = execute("sh", "-c", kill)
             assert r.status == 0, r
             wait_for(lambda: written() != before)
+    finally:
+        p.kill()
+        p.wait()
+
+
+def call(name, **args):
+    """A call of the monitor's API; its result."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(f"{WORK}/run/posada/{NAME}/monitor.sock")
+        s.sendall(json.dumps({"id": 1, "call": name, "args": args}).encode() + b"\n")
+        for line in s.makefile():
+            answer = json.loads(line)
+            assert "error" not in answer, answer
+            if "result" in answer:
+                return answer["result"]
+
+
+def test_a_snapshot_of_disks_alone_finds_file_systems_at_rest():
+    p = writer()
+    try:
+        r = call("snapshot", snapshot="rest", disk_only=True)
+        assert r["frozen"] >= 1 and r["state_bytes"] == 0, r
+        before = written()
+        wait_for(lambda: written() != before)
     finally:
         p.kill()
         p.wait()
