@@ -31,7 +31,7 @@ void acpi_free(struct acpi_tables *t)
 
 void acpi_put(struct acpi_tables *t, const void *data, size_t size)
 {
-    if (!t || t->failed)
+    if (!t || t->failed || !size)
         return;
     if (t->size + size > t->room) {
         size_t room = MAX(2 * t->room, t->size + size + 4096);

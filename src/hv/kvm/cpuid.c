@@ -77,7 +77,7 @@ static uint32_t *word_of(struct kvm_cpuid_entry2 *e, enum word w)
 
 static struct kvm_cpuid_entry2 *find(const struct kvm_features *c, uint32_t leaf, uint32_t index)
 {
-    for (uint32_t i = 0; i < c->head.nent; i++) {
+    for (uint32_t i = 0; i < c->nent; i++) {
         const struct kvm_cpuid_entry2 *e = &c->entries[i];
 
         if (e->function == leaf &&
@@ -91,17 +91,17 @@ static void remove_leaf(struct kvm_features *c, uint32_t leaf)
 {
     uint32_t kept = 0;
 
-    for (uint32_t i = 0; i < c->head.nent; i++) {
+    for (uint32_t i = 0; i < c->nent; i++) {
         if (c->entries[i].function != leaf)
             c->entries[kept++] = c->entries[i];
     }
-    c->head.nent = kept;
+    c->nent = kept;
 }
 
 static void add(struct kvm_features *c, const struct kvm_cpuid_entry2 *e)
 {
-    if (c->head.nent < KVM_MAX_CPUID)
-        c->entries[c->head.nent++] = *e;
+    if (c->nent < KVM_MAX_CPUID)
+        c->entries[c->nent++] = *e;
 }
 
 unsigned kvm_cpuid_missing(const struct kvm_features *c, enum kvm_cpu cpu, const char **ret)
@@ -184,7 +184,7 @@ static void set_cores(struct kvm_features *c, unsigned cpus)
 
     if (e)
         e->ecx = (e->ecx & ~0xffffu) | id_bits(cpus) << 12 | (cpus - 1);
-    for (uint32_t i = 0; i < c->head.nent; i++) {
+    for (uint32_t i = 0; i < c->nent; i++) {
         e = &c->entries[i];
         if (e->function == 4 && e->eax & 31) { /* Intel: cores of the package, sharers of a cache */
             unsigned level = e->eax >> 5 & 7;
@@ -227,7 +227,7 @@ void kvm_cpuid_policy(struct kvm_features *c, enum kvm_cpu cpu, unsigned cpus, b
 void kvm_cpuid_of(const struct kvm *k, unsigned index, struct kvm_features *ret)
 {
     *ret = k->cpuid;
-    for (uint32_t i = 0; i < ret->head.nent; i++) {
+    for (uint32_t i = 0; i < ret->nent; i++) {
         struct kvm_cpuid_entry2 *e = &ret->entries[i];
 
         switch (e->function) {
@@ -257,7 +257,7 @@ int kvm_make_cpuid(struct kvm *k, struct error *err)
     };
     const char *missing = "";
 
-    k->cpuid.head.nent = KVM_MAX_CPUID;
+    k->cpuid.nent = KVM_MAX_CPUID;
     int rc = kvm_sys_ioctl(k, KVM_GET_SUPPORTED_CPUID, (uintptr_t)&k->cpuid);
     if (rc < 0)
         return error_set(err, -rc, "KVM does not tell which processor features it supports: %s",

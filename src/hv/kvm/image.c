@@ -19,15 +19,19 @@
 #define XSAVE_BASE       4096u
 #define XSAVE_MAX        (64u << 10)
 
+/* The kernel's structs, with room. */
 struct msr_list {
-    struct kvm_msr_list head;
+    uint32_t nmsrs;
     uint32_t indices[KVM_MAX_MSRS];
 };
 
 struct msr_block {
-    struct kvm_msrs head;
+    uint32_t nmsrs, pad;
     struct kvm_msr_entry entries[KVM_MAX_MSRS];
 };
+static_assert(offsetof(struct msr_list, indices) == offsetof(struct kvm_msr_list, indices) &&
+                  offsetof(struct msr_block, entries) == offsetof(struct kvm_msrs, entries),
+              "laid out as the kernel's");
 
 /** The counter first and its deadline last. */
 static int msr_rank(uint32_t msr)
@@ -51,13 +55,13 @@ int kvm_list_msrs(struct kvm *k, struct error *err)
 
     if (!list)
         return error_set(err, ENOMEM, "out of memory");
-    list->head.nmsrs = KVM_MAX_MSRS;
+    list->nmsrs = KVM_MAX_MSRS;
     rc = kvm_sys_ioctl(k, KVM_GET_MSR_INDEX_LIST, (uintptr_t)list);
     if (rc < 0) {
         rc = error_set(err, -rc, "KVM does not list its registers: %s", strerror(-rc));
     } else {
-        k->msr_count = MIN(list->head.nmsrs, (uint32_t)KVM_MAX_MSRS);
-        memcpy(k->msrs, list->head.indices, k->msr_count * sizeof(k->msrs[0]));
+        k->msr_count = MIN(list->nmsrs, (uint32_t)KVM_MAX_MSRS);
+        memcpy(k->msrs, list->indices, k->msr_count * sizeof(k->msrs[0]));
         qsort(k->msrs, k->msr_count, sizeof(k->msrs[0]), compare_msrs);
         rc = 0;
     }
@@ -85,7 +89,7 @@ static void get_msrs(struct kvm_vcpu *v, struct kvm_image *im, struct msr_block 
     for (unsigned at = 0; at < k->msr_count;) {
         unsigned n = k->msr_count - at;
 
-        b->head.nmsrs = n;
+        b->nmsrs = n;
         for (unsigned i = 0; i < n; i++)
             b->entries[i] = (struct kvm_msr_entry){.index = k->msrs[at + i]};
         int got = kvm_vcpu_ioctl(v, KVM_GET_MSRS, (uintptr_t)b);
@@ -99,9 +103,9 @@ static void get_msrs(struct kvm_vcpu *v, struct kvm_image *im, struct msr_block 
 static int set_one(struct kvm_vcpu *v, const struct kvm_msr_entry *e, struct error *err)
 {
     struct {
-        struct kvm_msrs head;
+        uint32_t nmsrs, pad;
         struct kvm_msr_entry entry;
-    } now = {.head.nmsrs = 1, .entry.index = e->index};
+    } now = {.nmsrs = 1, .entry.index = e->index};
 
     if (kvm_vcpu_ioctl(v, KVM_GET_MSRS, (uintptr_t)&now) == 1 && now.entry.data == e->data)
         return 0;
@@ -123,7 +127,7 @@ static int set_msrs(struct kvm_vcpu *v, const struct kvm_image *im, bool reset, 
             b->entries[n] = im->msrs[at + n];
         if (!n)
             break;
-        b->head.nmsrs = n;
+        b->nmsrs = n;
         int done = kvm_vcpu_ioctl(v, KVM_SET_MSRS, (uintptr_t)b);
         done = done < 0 ? 0 : MIN(done, (int)n);
         at += (unsigned)done;

@@ -39,10 +39,13 @@ enum kvm_count {
     KVM_COUNTS,
 };
 
+/** struct kvm_cpuid2 with room: the kernel's has a flexible array, which cannot be embedded. */
 struct kvm_features {
-    struct kvm_cpuid2 head; /* its flexible array is entries */
+    uint32_t nent, padding;
     struct kvm_cpuid_entry2 entries[KVM_MAX_CPUID];
 };
+static_assert(offsetof(struct kvm_features, entries) == offsetof(struct kvm_cpuid2, entries),
+              "laid out as the kernel's");
 
 struct kvm_vcpu {
     struct vcpu vcpu;            /* ops->run on its own thread */
