@@ -6,8 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REG_PC            32
-#define REG_GENERAL_COUNT 33 /* x0..x31, pc: the 'g' packet */
+/** Numbers of what the protocol singles out; general ones, those of the 'g' packet, begin at 0. */
+static const struct {
+    unsigned pc, general;
+} special[] = {
+    [GDB_RISCV64] = {.pc = 32, .general = 33}, /* x0..x31, pc */
+    [GDB_X86_64] = {.pc = 16, .general = 24}, /* rax..r15, rip, eflags, selectors */
+};
 
 static bool starts(const char *s, const char *prefix)
 {
@@ -53,28 +58,32 @@ static const struct vcpu_reg *find_reg(struct gdb_server *g, uint64_t id)
 static void put_reg(struct gdb_server *g, uint64_t id)
 {
     const struct vcpu_reg *r = find_reg(g, id);
-    uint64_t v = 0;
+    uint64_t v[2] = {0};
 
-    if (!r || vcpu_get_reg(current(g), r->id, &v))
+    if (!r || vcpu_get_reg(current(g), r->id, &v[0]) ||
+        (r->bits > 64 && vcpu_get_reg(current(g), VCPU_REG_HIGH | r->id, &v[1])))
         gdb_put(&g->out, "E01");
     else
-        gdb_put_hex(&g->out, &v, r->bits / 8); /* guest and host are both little-endian */
+        gdb_put_hex(&g->out, v, r->bits / 8); /* guest and host are both little-endian */
 }
 
 static void read_registers(struct gdb_server *g)
 {
-    for (unsigned id = 0; id < REG_GENERAL_COUNT; id++)
+    for (unsigned id = 0; id < special[g->target.arch].general; id++)
         put_reg(g, id);
 }
 
 static void write_registers(struct gdb_server *g, const char *p)
 {
-    for (unsigned id = 0; id < REG_GENERAL_COUNT; id++, p += 16) {
-        uint64_t v;
+    for (unsigned id = 0; id < special[g->target.arch].general; id++) {
+        const struct vcpu_reg *r = find_reg(g, id);
+        size_t size = r ? r->bits / 8 : 0;
+        uint64_t v = 0;
 
-        if (gdb_unhex(p, &v, sizeof(v)) != sizeof(v))
+        if (!size || gdb_unhex(p, &v, size) != size)
             break;
-        if (id)
+        p += 2 * size;
+        if (id || g->target.arch != GDB_RISCV64)   /* x0 is 0 */
             (void)vcpu_set_reg(current(g), id, v); /* these all exist */
     }
     gdb_put(&g->out, "OK");
@@ -83,10 +92,12 @@ static void write_registers(struct gdb_server *g, const char *p)
 static void write_register(struct gdb_server *g, const char *p)
 {
     uint64_t id;
-    uint64_t v = 0;
+    uint64_t v[2] = {0};
+    const struct vcpu_reg *r =
+        gdb_number(&p, &id) && *p++ == '=' && gdb_unhex(p, v, sizeof(v)) ? find_reg(g, id) : NULL;
 
-    if (gdb_number(&p, &id) && *p++ == '=' && gdb_unhex(p, &v, sizeof(v)) && find_reg(g, id) &&
-        !vcpu_set_reg(current(g), (unsigned)id, v))
+    if (r && !vcpu_set_reg(current(g), r->id, v[0]) &&
+        (r->bits <= 64 || !vcpu_set_reg(current(g), VCPU_REG_HIGH | r->id, v[1])))
         gdb_put(&g->out, "OK");
     else
         gdb_put(&g->out, "E01");
@@ -292,7 +303,7 @@ static void set_pc(struct gdb_server *g, const char *p)
     uint64_t pc;
 
     if (gdb_number(&p, &pc))
-        (void)vcpu_set_reg(current(g), REG_PC, pc); /* it exists */
+        (void)vcpu_set_reg(current(g), special[g->target.arch].pc, pc); /* it exists */
 }
 
 /* Requests that answer at once, into g->out. */

@@ -19,7 +19,8 @@ char *gdb_target_xml(struct gdb_server *g)
     fprintf(
         f,
         "<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target version=\"1.0\">"
-        "<architecture>riscv:rv64</architecture>");
+        "<architecture>%s</architecture>",
+        g->target.arch == GDB_X86_64 ? "i386:x86-64" : "riscv:rv64");
     for (size_t i = 0; i < count; i++) {
         const struct vcpu_reg *r = &regs[i];
 
@@ -28,11 +29,13 @@ char *gdb_target_xml(struct gdb_server *g)
             feature = r->feature;
         }
         bool is_float = !strcmp(r->group, "float");
-        bool is_pc = !strcmp(r->name, "pc");
-        bool is_sp = !strcmp(r->name, "sp");
+        bool is_pc = !strcmp(r->name, "pc") || !strcmp(r->name, "rip");
+        bool is_sp = !strcmp(r->name, "sp") || !strcmp(r->name, "rsp");
         fprintf(f, "<reg name=\"%s\" bitsize=\"%u\" regnum=\"%u\" type=\"%s\" group=\"%s\"/>",
                 r->name, r->bits, r->id,
-                is_float ? "ieee_double"
+                is_float ? (r->bits == 80   ? "i387_ext"
+                            : r->bits == 64 ? "ieee_double"
+                                            : "int")
                 : is_pc  ? "code_ptr"
                 : is_sp  ? "data_ptr"
                          : "int",

@@ -9,8 +9,12 @@
 
 struct gdb_server;
 
+/** Whose registers the vCPUs have. */
+enum gdb_arch { GDB_RISCV64, GDB_X86_64 };
+
 /** What the server needs of the machine. Called on the server's loop thread. */
 struct gdb_target {
+    enum gdb_arch arch;
     struct mem *mem;
     struct vcpu **vcpus; /* borrowed */
     unsigned vcpu_count;

@@ -70,6 +70,37 @@ static void fake_debug(struct vcpu *v, const struct vcpu_debug *debug)
     ((struct fake *)v)->debug = *debug;
 }
 
+/** Registers of an x86-64 processor, as far as the test looks: rax and st0. */
+static const struct vcpu_reg *x86_registers(struct vcpu *v, size_t *ret_count)
+{
+    static const struct vcpu_reg regs[] = {
+        {.name = "rax",     .group = "general",                 .feature = "org.gnu.gdb.i386.core", .bits = 64},
+        { .name = "st0", .group = "float", .feature = "org.gnu.gdb.i386.core",                         .bits = 80,   .id = 24},
+    };
+
+    *ret_count = ARRAY_SIZE(regs);
+    return regs;
+}
+
+static int x86_get(struct vcpu *v, unsigned id, uint64_t *ret)
+{
+    *ret = ((struct fake *)v)->regs[id & VCPU_REG_HIGH ? 1 : 0];
+    return 0;
+}
+
+static int x86_set(struct vcpu *v, unsigned id, uint64_t value)
+{
+    ((struct fake *)v)->regs[id & VCPU_REG_HIGH ? 1 : 0] = value;
+    return 0;
+}
+
+static const struct vcpu_ops x86_ops = {.name = "x86",
+                                        .get_reg = x86_get,
+                                        .set_reg = x86_set,
+                                        .registers = x86_registers,
+                                        .translate = fake_translate,
+                                        .set_debug = fake_debug};
+
 static const struct vcpu_ops fake_ops = {.name = "fake",
                                          .get_reg = fake_get,
                                          .set_reg = fake_set,
@@ -116,7 +147,7 @@ static const char *ask(const char *text)
     return start ? start + 1 : NULL;
 }
 
-static void begin(void)
+static void begin_arch(enum gdb_arch arch, const struct vcpu_ops *ops)
 {
     char path[64];
     struct sockaddr_un sa = {.sun_family = AF_UNIX};
@@ -127,8 +158,9 @@ static void begin(void)
     memory = mem_new();
     ASSERT_EQ(mem_add_ram(memory, GPA(0x80000000), 0x10000, 0, "ram", NULL, NULL, NULL, NULL), 0);
     for (unsigned i = 0; i < 2; i++)
-        fakes[i].vcpu = (struct vcpu){.ops = &fake_ops, .index = i};
-    struct gdb_target target = {.mem = memory,
+        fakes[i].vcpu = (struct vcpu){.ops = ops, .index = i};
+    struct gdb_target target = {.arch = arch,
+                                .mem = memory,
                                 .vcpus = vcpus,
                                 .vcpu_count = 2,
                                 .stop = on_stop,
@@ -143,6 +175,11 @@ static void begin(void)
     (void)snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
     ASSERT_EQ(connect(client, (struct sockaddr *)&sa, sizeof(sa)), 0);
     ASSERT_EQ(setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)), 0);
+}
+
+static void begin(void)
+{
+    begin_arch(GDB_RISCV64, &fake_ops);
 }
 
 static void end(void)
@@ -174,6 +211,20 @@ TEST(registers_and_memory)
     const char *xml = ask("qXfer:features:read:target.xml:0,100");
     EXPECT_TRUE(xml && xml[0] == 'm' && strstr(xml, "riscv:rv64"));
     EXPECT_STR(ask("vMustReplyEmpty"), "");
+    end();
+}
+
+TEST(wide_registers_of_an_x86_processor)
+{
+    begin_arch(GDB_X86_64, &x86_ops);
+    EXPECT_STR(ask("QStartNoAckMode"), "OK");
+    EXPECT_STR(ask("P18=0102030405060708090a"), "OK");
+    EXPECT_EQ(fakes[0].regs[0], 0x0807060504030201);
+    EXPECT_EQ(fakes[0].regs[1], 0x0a09);
+    EXPECT_STR(ask("p18"), "0102030405060708090a");
+    EXPECT_STR(ask("p0"), "0102030405060708");
+    const char *xml = ask("qXfer:features:read:target.xml:0,200");
+    EXPECT_TRUE(xml && strstr(xml, "i386:x86-64") && strstr(xml, "i387_ext"));
     end();
 }
 

@@ -124,6 +124,7 @@ static int new_vcpus(struct vm *vm, struct error *err)
 static int new_debugger(struct vm *vm, struct error *err)
 {
     struct gdb_target target = {
+        .arch = vm->config.machine == VM_AMD64 ? GDB_X86_64 : GDB_RISCV64,
         .mem = vm->mem,
         .vcpus = vm->vcpus,
         .vcpu_count = vm->config.cpus,
