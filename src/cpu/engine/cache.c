@@ -331,7 +331,7 @@ void cache_usage(struct engine *e, struct cache_usage *ret)
 {
     struct cache *cache = &e->cache;
 
-    mutex_lock(&cache->lock);
+    mutex_lock(&e->cache.lock);
     *ret = (struct cache_usage){.blocks = cache->blocks,
                                 .killed = cache->killed,
                                 .evictions = cache->evictions,
@@ -340,14 +340,14 @@ void cache_usage(struct engine *e, struct cache_usage *ret)
                                 .size = cache->arena_size};
     if (e->jit)
         jit_usage(e, ret);
-    mutex_unlock(&cache->lock);
+    mutex_unlock(&e->cache.lock);
 }
 
 /* May blocks be made of the page of @host? If not, attend and look again: with the lock given back
  * meanwhile. */
-static bool may_decode(struct engine_cpu *ec, const uint8_t *host) REQUIRES(ec->engine->cache.lock)
+static bool may_decode(struct engine *e, struct engine_cpu *ec, const uint8_t *host)
+    REQUIRES(e->cache.lock)
 {
-    struct engine *e = ec->engine;
     bool rom;
     uint8_t *flags = flags_of(e->config.mem, host, &rom);
     const uint8_t both = MEM_PAGE_CODE | MEM_PAGE_WMAP;
@@ -365,17 +365,17 @@ static bool may_decode(struct engine_cpu *ec, const uint8_t *host) REQUIRES(ec->
 static struct block *find_block(struct engine_cpu *ec, const uint8_t *host,
                                 enum cpu_status *ret_status)
 {
-    struct cache *cache = &ec->engine->cache;
+    struct engine *e = ec->engine;
     bool full = false;
 
-    mutex_lock(&cache->lock);
-    struct block *b = cache_look_up(cache, host, ec->c->mode);
-    if (!b && may_decode(ec, host)) {
-        b = cache_look_up(cache, host, ec->c->mode); /* the lock may have been given back */
-        b = b ? b : insert(cache, ec->c, host);
+    mutex_lock(&e->cache.lock);
+    struct block *b = cache_look_up(&e->cache, host, ec->c->mode);
+    if (!b && may_decode(e, ec, host)) {
+        b = cache_look_up(&e->cache, host, ec->c->mode); /* the lock may have been given back */
+        b = b ? b : insert(&e->cache, ec->c, host);
         full = !b;
     }
-    mutex_unlock(&cache->lock);
+    mutex_unlock(&e->cache.lock);
     if (full)
         cache_start_over(ec);
     *ret_status = b ? CPU_OK : CPU_RETRANSLATE;
@@ -387,18 +387,18 @@ static struct block *find_block(struct engine_cpu *ec, const uint8_t *host,
 static struct block *find_crossing(struct engine_cpu *ec, struct block *first,
                                    const uint8_t *second, enum cpu_status *ret_status)
 {
-    struct cache *cache = &ec->engine->cache;
+    struct engine *e = ec->engine;
     struct block *b;
     bool full = false;
 
-    mutex_lock(&cache->lock);
+    mutex_lock(&e->cache.lock);
     for (b = first->crossing; b && (b->second != second || b->dead);)
         b = b->crossing;
-    if (!b && may_decode(ec, second) && !first->dead) {
-        b = insert_crossing(cache, ec->c, first, second);
+    if (!b && may_decode(e, ec, second) && !first->dead) {
+        b = insert_crossing(&e->cache, ec->c, first, second);
         full = !b;
     }
-    mutex_unlock(&cache->lock);
+    mutex_unlock(&e->cache.lock);
     if (full)
         cache_start_over(ec);
     *ret_status = b ? CPU_OK : CPU_RETRANSLATE;
