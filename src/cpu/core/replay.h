@@ -6,7 +6,7 @@
 
 #include "cpu/core/cpu.h"
 
-#define REPLAY_MAX (64 * 512) /* a block of vector accesses, element by element */
+#define REPLAY_MAX (250 * 512) /* a region of vector accesses, element by element */
 
 enum replay_kind {
     REPLAY_LOAD,

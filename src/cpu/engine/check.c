@@ -1,6 +1,8 @@
 /* engine=check: every block runs twice, by the interpreter for real and by translated code against
- * the log of the first run, and the two states are compared. */
+ * the log of the first run, and the two states are compared. What runs often becomes a region as in
+ * engine=jit; its code leaves wherever it goes back, so that both runs end. */
 #include "cpu/engine/engine_internal.h"
+#include "cpu/host/host.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -45,6 +47,43 @@ static void report(struct engine_cpu *ec, const struct block *b, uint64_t pc, co
     }
 }
 
+/* The block of @plan that follows block @k in a region's code when control has come to @offset of
+ * the page; -1: that has left the region. */
+static int follow(const struct region *plan, unsigned k, uint64_t offset)
+{
+    const struct block *b = plan->blocks[k];
+    const struct host_code *code = jit_code(b);
+    bool direct = plan->insns[k] < b->count; /* goes on where another begins */
+
+    for (unsigned i = 0; i < code->exit_count && !direct; i++)
+        direct = code->exits[i].delta == (int64_t)offset;
+    for (unsigned j = k + 1; j < plan->count && direct; j++) {
+        if (plan->blocks[j]->page_offset == offset && (plan->labels[j] || j == k + 1))
+            return (int)j;
+    }
+    return -1;
+}
+
+/* What translated code of @b is to do: a block; of a region as much as it does without going back.
+ */
+static enum cpu_status reference(struct cpu *c, const struct block *b)
+{
+    const struct region *plan = b->plan;
+    enum cpu_status status;
+    int k = 0;
+
+    c->code_page = c->pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
+    if (!plan)
+        return c->ops->interp(c, b->insns, b->count);
+    do {
+        status = c->ops->interp(c, plan->blocks[k]->insns, plan->insns[k]);
+        if (status != CPU_OK || __atomic_load_n(&b->dead, __ATOMIC_RELAXED))
+            return status;
+        k = follow(plan, (unsigned)k, c->pc - c->code_page);
+    } while (k >= 0);
+    return status;
+}
+
 enum cpu_status check_run(struct engine_cpu *ec, struct block *b)
 {
     struct cpu *c = ec->c;
@@ -61,6 +100,7 @@ enum cpu_status check_run(struct engine_cpu *ec, struct block *b)
         c->code_page = pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
         return c->ops->interp(c, b->insns, b->count);
     }
+    jit_check_region(ec, b);
     log->count = log->next = 0;
     log->mismatch[0] = '\0';
     memcpy(s, c, c->ops->state_size);
@@ -70,8 +110,7 @@ enum cpu_status check_run(struct engine_cpu *ec, struct block *b)
 
     c->replay = log;
     log->recording = true;
-    c->code_page = pc & ~(uint64_t)(MEM_PAGE_SIZE - 1);
-    enum cpu_status want = c->ops->interp(c, b->insns, b->count);
+    enum cpu_status want = reference(c, b);
     c->replay = NULL;
     if (__atomic_load_n(&b->dead, __ATOMIC_RELAXED))
         return want; /* it overwrote itself: its translation is no longer entered */

@@ -43,8 +43,9 @@ struct block {
                          cache until a region is made of what begins here. Generated code counts */
     const void *code; /* [atomic] release/acquire: where the jump cache leads to, NULL = nowhere
                          yet */
-    struct jit_block *jit;    /* [cache.lock] the translator's part */
-    struct jit_block *region; /* [cache.lock] the region that begins here and that code is of */
+    struct jit_block *jit;     /* [cache.lock] the translator's part */
+    struct jit_block *region;  /* [cache.lock] the region that begins here and that code is of */
+    const struct region *plan; /* [cache.lock] engine=check: what the region is of */
     struct insn insns[];
 };
 
@@ -188,6 +189,8 @@ enum jit_result {
 };
 /** Translate @b if it is not yet. */
 enum jit_result jit_translate(struct engine_cpu *ec, struct block *b);
+/** engine=check: make a region of what @b, which is translated, begins, if it has run often. */
+void jit_check_region(struct engine_cpu *ec, struct block *b);
 /** @b has been entered so often (entries_left is 0) that it had better begin a region. */
 void jit_entered_often(struct engine_cpu *ec, struct block *b);
 /** Run translated code from @b on, through chained blocks, until something needs the run loop. pc

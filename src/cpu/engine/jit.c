@@ -394,10 +394,20 @@ static void make_region(struct engine *e, struct cpu *c, struct block *head, boo
     REQUIRES(e->cache.lock)
 {
     struct region r;
+    struct region *plan = NULL;
 
     head->no_region = true;
-    if (head->region || !region_find(e, head, circles, &r) || make(e, c, head, &r, &head->region))
+    if (head->region || !region_find(e, head, circles, &r))
         return;
+    if (e->config.kind == ENGINE_CHECK) {
+        plan = cache_take(&e->cache, sizeof(*plan));
+        if (!plan)
+            return;
+        *plan = r;
+    }
+    if (make(e, c, head, &r, &head->region))
+        return;
+    head->plan = plan;
     for (struct jit_link *l = head->jit->incoming; l; l = l->next)
         host_link(e->jit->host, &l->from->code, l->exit, head->region->code.entry);
     host_kill(e->jit->host, &head->jit->code);
@@ -416,6 +426,18 @@ static bool wait_for_region(struct engine *e, struct cpu *c, struct block *to)
         return true;
     make_region(e, c, to, true);
     return false;
+}
+
+void jit_check_region(struct engine_cpu *ec, struct block *b)
+{
+    struct engine *e = ec->engine;
+
+    mutex_lock(&e->cache.lock);
+    if (!b->dead && !b->no_region && ++b->back_hits >= REGION_HITS) {
+        make_region(e, ec->c, b, true);
+        make_region(e, ec->c, b, false);
+    }
+    mutex_unlock(&e->cache.lock);
 }
 
 void jit_entered_often(struct engine_cpu *ec, struct block *b)

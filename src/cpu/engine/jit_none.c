@@ -18,6 +18,15 @@ enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
     return JIT_REFUSED;
 }
 
+const struct host_code *jit_code(const struct block *b)
+{
+    return NULL;
+}
+
+void jit_check_region(struct engine_cpu *ec, struct block *b)
+{
+}
+
 void jit_entered_often(struct engine_cpu *ec, struct block *b)
 {
     (void)ec;

@@ -119,8 +119,8 @@ static unsigned ways(struct engine *e, const struct region *r, unsigned k, unsig
         const struct block *to = successor(e, b, i);
         int n = to ? index_of(r, to) : -1;
 
-        if (n >= 0 && to->page_offset == b->page_offset + b->bytes)
-            behind = n;
+        if (n >= 0 && behind < 0 && to->page_offset == b->page_offset + b->bytes)
+            behind = n; /* a second exit to there is a way of its own */
         else if (n >= 0 && count < MAX_WAYS - 1)
             ret[count++] = (unsigned)n;
     }

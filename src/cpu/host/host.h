@@ -63,7 +63,8 @@ struct host_env {
     /** Run the one decoded instruction @insn: pc and instret are exact before, and after. */
     unsigned (*interp)(void *state, const void *insn);
 
-    bool single_pass; /* a unit that jumps to its own start leaves, too (engine=check) */
+    bool single_pass; /* jumps to a unit's own start, and back within a region, leave (engine=check)
+                       */
 
     /** Accrued x86 exceptions (MXCSR bits 0-5) in the guest's encoding, to be ORed to fp_flags. */
     uint32_t fp_flags_map[64];

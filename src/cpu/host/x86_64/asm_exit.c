@@ -15,12 +15,12 @@ static bool same_page(const struct asm_state *a, int64_t delta)
     return delta >= 0 && delta < 4094;
 }
 
-/** The label that exits for page base + @delta lead to; -1: they leave. */
-static int label_of(const struct asm_state *a, int64_t delta)
+/** The label that the exit @from for page base + @delta leads to; -1: it leaves. */
+static int label_of(const struct asm_state *a, unsigned from, int64_t delta)
 {
     for (unsigned n = 0; n < a->label_count; n++)
         if (a->f->insns[a->labels[n].insn].imm == delta)
-            return (int)n;
+            return a->labels[n].insn <= from && a->env->single_pass ? -1 : (int)n;
     return -1;
 }
 
@@ -68,7 +68,7 @@ int asm_find_labels(struct asm_state *a)
     }
     for (unsigned n = 0; n < f->count && a->label_count; n++) {
         const struct ir_insn *i = &f->insns[n];
-        int l = i->op == IR_BRANCH || i->op == IR_EXIT_DIRECT ? label_of(a, i->imm) : -1;
+        int l = i->op == IR_BRANCH || i->op == IR_EXIT_DIRECT ? label_of(a, n, i->imm) : -1;
 
         if (l >= 0 && a->labels[l].insn < n)
             a->labels[l].back = true;
@@ -246,7 +246,7 @@ static void loop_back(struct asm_state *a)
 static void branch(struct asm_state *a)
 {
     const struct ir_insn *i = asm_insn(a);
-    bool last = i[1].op == IR_EXIT_DIRECT && label_of(a, i[1].imm) < 0;
+    bool last = i[1].op == IR_EXIT_DIRECT && label_of(a, a->cur + 1, i[1].imm) < 0;
     enum x86_cc cc;
     struct stub *s;
 
@@ -298,7 +298,7 @@ void asm_exit(struct asm_state *a)
         return;
     }
     if (i->op == IR_BRANCH || i->op == IR_EXIT_DIRECT) {
-        int l = label_of(a, i->imm);
+        int l = label_of(a, a->cur, i->imm);
 
         if (l >= 0) {
             exit_to_label(a, (unsigned)l);
