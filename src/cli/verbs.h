@@ -7,6 +7,7 @@
 extern const struct cmd cmd_autostart;
 extern const struct cmd cmd_completion;
 extern const struct cmd cmd_console;
+extern const struct cmd cmd_copy;
 extern const struct cmd cmd_cp;
 extern const struct cmd cmd_delete;
 extern const struct cmd cmd_disk;

@@ -33,6 +33,8 @@ struct keeper {
     bool busy;        /* [lock] the thread is not at its end */
     bool again;       /* [lock] look once more when it is */
     bool stop;        /* [lock] break off */
+    bool taken;       /* [lock] between keeper_enter() and keeper_leave() */
+    bool promoting;   /* [lock] a merge is under way that is not broken off */
 };
 
 static bool is_to_stop(struct keeper *k)
@@ -121,6 +123,25 @@ bool keeper_is_busy(struct keeper *k)
     return busy;
 }
 
+void keeper_enter(struct keeper *k)
+{
+    mutex_lock(&k->lock);
+    while (k->taken)
+        cond_wait(&k->changed, &k->lock);
+    k->taken = true;
+    mutex_unlock(&k->lock);
+    keeper_break(k);
+}
+
+void keeper_leave(struct keeper *k)
+{
+    mutex_lock(&k->lock);
+    k->taken = k->promoting = false;
+    cond_broadcast(&k->changed);
+    mutex_unlock(&k->lock);
+    keeper_clean(k);
+}
+
 int keeper_new(struct monitor *m, struct keeper **ret, struct error *err)
 {
     struct keeper *k = calloc(1, sizeof(*k));
@@ -206,13 +227,12 @@ static int take(struct monitor *m, struct vm *vm, struct taking *t, json_t *args
     t->vsock_dir = o.config->vsock_dir;
     if (disk_only)
         o.quiet = quiet; /* with its memory, the guest goes on from where it was anyway */
+    keeper_enter(monitor_keeper(m)); /* before the lock: who is in may need it */
     int rc = instance_open(monitor_instance(m)->name, INSTANCE_CHANGE, &in, err);
-    if (rc)
-        return rc;
-    keeper_break(monitor_keeper(m));
-    rc = snapshots_take(in, &o, ret, err);
+    if (!rc)
+        rc = snapshots_take(in, &o, ret, err);
     instance_close(in);
-    keeper_clean(monitor_keeper(m));
+    keeper_leave(monitor_keeper(m));
     return rc;
 }
 
@@ -249,6 +269,51 @@ void keeper_serve_clean(struct api_call *call, json_t *args, void *arg)
 
 void keeper_serve_break(struct api_call *call, json_t *args, void *arg)
 {
-    keeper_break(monitor_keeper(arg));
+    struct keeper *k = monitor_keeper(arg);
+    struct error err = {0};
+
+    mutex_lock(&k->lock);
+    bool promoting = k->promoting;
+    mutex_unlock(&k->lock);
+    if (promoting) {
+        (void)error_set(&err, EBUSY, "its disks are being made independent: try again after that");
+        api_fail(call, &err);
+        return;
+    }
+    keeper_break(k);
     api_reply(call, NULL);
+}
+
+void keeper_serve_promote(struct api_call *call, json_t *args, void *arg)
+{
+    struct monitor *m = arg;
+    struct vm *vm = monitor_hold(m);
+    struct taking t = {.call = call}; /* for report() */
+    struct error err = {0};
+    struct snapshots_clean c = {
+        .instance = monitor_instance(m)->name,
+        .vm = vm,
+        .promote = true,
+        .progress = report,
+        .arg = &t,
+    };
+    int rc = 0;
+
+    struct keeper *k = monitor_keeper(m);
+
+    keeper_enter(k); /* this merges all that the thread would */
+    mutex_lock(&k->lock);
+    k->promoting = true;
+    mutex_unlock(&k->lock);
+    if (vm)
+        rc = snapshots_clean(&c, &err);
+    else
+        rc = error_set(&err, EAGAIN, "the machine is being made anew");
+    if (vm)
+        monitor_release(m);
+    keeper_leave(k);
+    if (rc)
+        api_fail(call, &err);
+    else
+        api_reply(call, NULL);
 }

@@ -19,6 +19,11 @@ void keeper_clean(struct keeper *k);
 /** Break merging off, wait until it has ended, and do not begin again until keeper_clean(). */
 void keeper_break(struct keeper *k);
 
+/** Nobody merges, saves the machine, or exchanges its disks, from one to the other but the caller,
+ * who does not hold the instance's lock when he enters. keeper_leave() has what is left merged. */
+void keeper_enter(struct keeper *k);
+void keeper_leave(struct keeper *k);
+
 /** Is it merging now? */
 bool keeper_is_busy(struct keeper *k);
 

@@ -151,6 +151,7 @@ const struct api_method monitor_methods[] = {
     {.name = "snapshot", .fn = keeper_serve_take, .may_wait = true},
     {.name = "clean", .fn = keeper_serve_clean, .may_wait = true},
     {.name = "break", .fn = keeper_serve_break, .may_wait = true},
+    {.name = "promote", .fn = keeper_serve_promote, .may_wait = true},
     {.name = "clone", .fn = clone_serve, .may_wait = true},
     {0},
 };

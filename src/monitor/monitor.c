@@ -397,11 +397,11 @@ int monitor_save(struct monitor *m, struct api_call *call, struct error *err)
     struct instance *in = NULL;
     int r = vm ? 0 : error_set(err, EAGAIN, "the machine is being made anew");
 
+    keeper_enter(m->keeper);
     if (!r)
         r = instance_open(m->instance->name, INSTANCE_CHANGE, &in, err);
     if (!r) {
         bool was_paused = vm_get_state(vm) == VM_PAUSED;
-        keeper_break(m->keeper); /* it holds disks now and then; so do we */
         vm_pause(vm);
         monitor_event(m, "saving", NULL);
         r = save_write(in, vm, call, err);
@@ -411,10 +411,9 @@ int monitor_save(struct monitor *m, struct api_call *call, struct error *err)
         } else if (!was_paused) {
             vm_resume(vm);
         }
-        if (r)
-            keeper_clean(m->keeper);
     }
     instance_close(in);
+    keeper_leave(m->keeper);
     if (vm)
         monitor_release(m);
     return r;

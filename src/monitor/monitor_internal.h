@@ -25,6 +25,7 @@ must_check int save_write(const struct instance *in, struct vm *vm, struct api_c
 /* Calls: keeper.c */
 void keeper_serve_take(struct api_call *call, json_t *args, void *arg);
 void keeper_serve_clean(struct api_call *call, json_t *args, void *arg);
+void keeper_serve_promote(struct api_call *call, json_t *args, void *arg);
 void keeper_serve_break(struct api_call *call, json_t *args, void *arg);
 
 /* clone.c */

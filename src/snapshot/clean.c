@@ -33,6 +33,8 @@ struct cleaning {
     int dir_fd;
     struct tree *tree;
     struct tree_step step;
+    struct tree_over over; /* what the child shall lie on; owned */
+    char *foreign;         /* the instance that the layer is of; owned; NULL: this one */
     size_t left;
 };
 
@@ -86,6 +88,56 @@ static int begin(struct cleaning *k, struct error *err)
     return tree_load(k->dir_fd, &k->tree, err);
 }
 
+/** A layer that lies on another instance's is to hold what that one's holds, too. */
+static int choose_foreign(struct cleaning *k, const struct tree_needs *needs, struct error *err)
+{
+    for (size_t i = 0; i < k->tree->layer_count; i++) {
+        const struct tree_layer *l = &k->tree->layers[i];
+        const char *who;
+
+        if (l->over.kind != TREE_OVER_INSTANCE)
+            continue;
+        if ((who = tree_needed_by(k->tree, needs, l->id)))
+            return error_set(err, EBUSY,
+                             "'%s' lies on the disk of '%s', which cannot be changed: make that "
+                             "independent first",
+                             who, k->in->name);
+        k->step.kind = TREE_MERGE;
+        memcpy(k->step.layer, l->over.id, sizeof(k->step.layer));
+        memcpy(k->step.child, l->id, sizeof(k->step.child));
+        k->foreign = strdup(l->over.instance);
+        return k->foreign ? 0 : error_set(err, ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
+/** What the layer lies on, as seen from this instance. */
+static int find_over(struct cleaning *k, struct error *err)
+{
+    struct instance *other = NULL;
+    struct tree *t = NULL;
+    const struct tree_layer *l;
+    int rc = 0;
+
+    if (k->foreign)
+        rc = instance_open(k->foreign, 0, &other, err);
+    if (!rc && other)
+        rc = instance_tree(other, &t, err);
+    l = rc ? NULL : tree_find_layer(t ? t : k->tree, k->step.layer);
+    if (!rc && !l)
+        rc = error_set(err, ENOENT, "layer %s does not exist", k->step.layer);
+    if (!rc && tree_over_copy(&k->over, &l->over))
+        rc = error_set(err, ENOMEM, "out of memory");
+    if (!rc && k->foreign && k->over.kind == TREE_OVER_LAYER) {
+        k->over.kind = TREE_OVER_INSTANCE;
+        k->over.instance = strdup(k->foreign);
+        rc = k->over.instance ? 0 : error_set(err, ENOMEM, "out of memory");
+    }
+    tree_free(t);
+    instance_close(other);
+    return rc;
+}
+
 /** What is to be done first. The lock is held, and given back. */
 static int decide(struct cleaning *k, struct error *err)
 {
@@ -97,8 +149,25 @@ static int decide(struct cleaning *k, struct error *err)
     if (!rc) {
         tree_next_step(k->tree, &needs, &k->step);
         k->left = tree_unwanted(k->tree, &needs);
+        if (k->step.kind == TREE_DONE && k->c->promote)
+            rc = choose_foreign(k, &needs, err);
     }
     tree_needs_done(&needs);
+    return rc;
+}
+
+/** The child is independent of the other instance's layer. */
+static int conclude_foreign(struct cleaning *k, struct error *err)
+{
+    int rc = k->tree ? 0 : begin(k, err);
+    struct tree_layer *child = rc ? NULL : tree_find_layer(k->tree, k->step.child);
+
+    if (!rc && (!child || tree_over_copy(&child->over, &k->over)))
+        rc = error_set(err, ENOMEM, "out of memory");
+    if (!rc)
+        rc = tree_store(k->dir_fd, k->tree, err);
+    if (!rc)
+        k->c->done++;
     return rc;
 }
 
@@ -196,10 +265,11 @@ static int copy(struct cleaning *k, const struct merging *m, struct error *err)
 /** The child, open, and what is to become of it. The lock is held. */
 static int prepare(struct cleaning *k, struct merging *m, struct error *err)
 {
-    const struct tree_layer *l = tree_find_layer(k->tree, k->step.layer);
     char path[TREE_PATH_BYTES];
-    int rc = snapshots_name_below(&l->over, &m->below, &m->below_format, err);
+    int rc = find_over(k, err);
 
+    if (!rc)
+        rc = snapshots_name_below(&k->over, &m->below, &m->below_format, err);
     tree_layer_path(path, k->step.child);
     m->path = rc ? NULL : instance_path(k->in, err, "%s", path);
     if (!m->path)
@@ -232,7 +302,9 @@ static int merge(struct cleaning *k, struct error *err)
         disk_close(m.d);
     free(m.path);
     free(m.below);
-    return rc ? rc : conclude(k, err);
+    if (rc)
+        return rc;
+    return k->foreign ? conclude_foreign(k, err) : conclude(k, err);
 }
 
 int snapshots_clean(struct snapshots_clean *c, struct error *err)
@@ -248,6 +320,8 @@ int snapshots_clean(struct snapshots_clean *c, struct error *err)
         else if (!rc && k.step.kind == TREE_MERGE)
             rc = merge(&k, err);
         let_go(&k);
+        tree_over_done(&k.over);
+        free(ptr_take(&k.foreign));
     } while (!rc && k.step.kind != TREE_DONE);
     c->left = rc ? 0 : k.left;
     return rc;

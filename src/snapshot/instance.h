@@ -67,14 +67,28 @@ struct snapshots_clean {
      * called, with 0 of 0, while waiting for the lock. */
     int (*progress)(void *arg, uint64_t done, uint64_t total);
     void *arg;
-    size_t done; /* set: layers that have gone */
-    size_t left; /* set: layers that could not go yet, since another instance needs them */
+    bool promote; /* and copy what it shares with other instances, until it needs none of them */
+    size_t done;  /* set: layers that have gone */
+    size_t left;  /* set: layers that could not go yet, since another instance needs them */
 };
 
 /** Remove and merge the layers that nobody wants any more, until none is left that can go. Not by
  * two at a time, nor beside another call for this instance. -ECANCELED; -ENOSPC...: to be begun
  * again some time. */
 must_check int snapshots_clean(struct snapshots_clean *c, struct error *err);
+
+struct snapshots_copy {
+    const char *snapshot; /* of the original; NULL: as it is now, which does not run then */
+    bool linked;          /* of a snapshot only */
+    int (*progress)(void *arg, uint64_t done, uint64_t total); /* other than 0 gives up; NULL */
+    void *arg;
+};
+
+/** Make the locked, absent @to a copy of the locked @from, which is not being merged: configuration
+ * with a new UUID and network address, disks; no snapshots, and off. -ENOENT, -ENOSPC...: nothing
+ * is left. */
+must_check int snapshots_copy(const struct instance *from, struct instance *to,
+                              const struct snapshots_copy *o, struct error *err);
 
 /* What the files of snapshot/ share */
 

@@ -62,12 +62,10 @@ static int copy_data(int from, int to, off_t size)
     return ftruncate(to, size) ? -errno : 0;
 }
 
-int store_share(const char *from, const char *to, struct error *err)
+int store_copy(const char *from, const char *to, struct error *err)
 {
     struct stat st;
 
-    if (!linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW))
-        return 0;
     cleanup(fd_closep) int in = open(from, O_RDONLY | O_CLOEXEC);
     if (in < 0 || fstat(in, &st))
         return error_set(err, errno, "cannot open '%s': %s", from, strerror(errno));
@@ -78,6 +76,13 @@ int store_share(const char *from, const char *to, struct error *err)
     if (!r && fsync(out))
         r = -errno;
     return r ? error_set(err, -r, "cannot copy '%s' to '%s': %s", from, to, strerror(-r)) : 0;
+}
+
+int store_share(const char *from, const char *to, struct error *err)
+{
+    if (!linkat(AT_FDCWD, from, AT_FDCWD, to, AT_SYMLINK_FOLLOW))
+        return 0;
+    return store_copy(from, to, err);
 }
 
 int store_lock_bases(struct error *err)

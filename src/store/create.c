@@ -159,6 +159,27 @@ static int share_as(const char *from, const char *dir, const char *name, struct 
     return r ? r : name_file(c, key, name, err);
 }
 
+int instance_share_files(const struct instance *from, const struct instance_config *c,
+                         const char *dir, struct error *err)
+{
+    const char *const names[] = {c->kernel, c->initrd, c->firmware, c->payload, c->cloud_init};
+    int r = 0;
+
+    for (size_t i = 0; !r && i <= ARRAY_SIZE(names); i++) {
+        bool is_flash = i == ARRAY_SIZE(names);
+        const char *name = is_flash ? c->flash : names[i];
+        cleanup(freep) char *old = instance_path(from, err, "%s", name);
+        cleanup(freep) char *new = paths_format(err, "%s/%s", dir, name);
+
+        if (!*name || *name == '/')
+            continue;
+        r = !old || !new ? -ENOMEM : (is_flash ? store_copy : store_share)(old, new, err);
+        if (r == -EEXIST)
+            r = 0; /* two keys name one file */
+    }
+    return r;
+}
+
 static int fill(const char *dir, struct instance_config *c, const struct instance_sources *from,
                 const char *base, struct error *err)
 {

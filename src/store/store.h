@@ -91,6 +91,11 @@ must_check int instance_create(struct instance *in, struct instance_config *conf
 must_check int instance_stage(struct instance *in, char **ret, struct error *err);
 must_check int instance_commit(struct instance *in, struct error *err);
 
+/** Give folder @dir of a new instance the files of @from's folder that @c names (kernel, initrd,
+ * ...): shared, but for the flash, which its machine writes to. */
+must_check int instance_share_files(const struct instance *from, const struct instance_config *c,
+                                    const char *dir, struct error *err);
+
 /** Delete the locked instance, which does not run. It is gone at once; its files after. */
 must_check int instance_remove(struct instance *in, struct error *err);
 

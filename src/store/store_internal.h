@@ -6,6 +6,9 @@
 
 /* base.c */
 
+/** A flushed copy of file @from, under the new name @to. */
+must_check int store_copy(const char *from, const char *to, struct error *err);
+
 /** Keep all bases until the descriptor is closed: a tree that names one is about to be. -errno. */
 must_check int store_lock_bases(struct error *err);
 

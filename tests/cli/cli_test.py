@@ -7,7 +7,7 @@ from tap import main, run, skip
 POSADA = sys.argv[1]
 SUBS = ["run", "launch", "start", "stop", "restart", "pause", "resume", "list", "info", "top", "events", "wait",
         "console", "logs", "exec", "shell", "cp", "set", "get", "edit", "rename", "delete", "snapshot", "snapshot create",
-        "snapshot list", "snapshot info", "snapshot restore", "snapshot delete", "snapshot rename", "export", "import",
+        "snapshot list", "snapshot info", "snapshot restore", "snapshot delete", "snapshot rename", "copy", "export", "import",
         "autostart", "image", "image build", "image list", "image info", "image remove", "disk", "disk create",
         "disk info", "disk convert", "disk check", "disk map", "disk compare", "disk measure", "disk resize",
         "disk rebase", "disk commit", "disk merge", "disk compact", "disk bitmap", "disk bench", "disk serve",

@@ -148,6 +148,58 @@ def test_stopped():
     store.ok("delete", "--force", "off")
 
 
+def test_copies():
+    for name in "linked", "second", "full", "later":
+        store("delete", "--force", name)
+    launch("orig")
+    s = store.shell("orig")
+    put(s, 1, "one")
+    store.ok("snapshot", "create", "orig/a")
+    put(s, 1, "two")
+    assert store.ok("copy", "--linked", "orig/a", "linked") == "linked\n"
+    store.ok("copy", "orig/a", "full")
+    store.ok("copy", "orig", "later")               # while it runs
+    store.ok("copy", "--linked", "orig", "second")
+    store.refused("copy", "orig/a", "full", says="already")
+    store.refused("copy", "orig/x", "other", says="no snapshot 'x'")
+    store.refused("snapshot", "delete", "orig/a", says="'linked'")
+    assert parents("orig") == {"a": None, "for-second": "a"}, parents("orig")
+    assert block(s, 1) == "two"
+    s.close()
+    store.refused("delete", "orig", says="is running")
+    store.ok("stop", "--force", "orig")
+    store.refused("delete", "orig", says="the disk of")
+    store.refused("rename", "orig", "other", says="the disk of")
+    configs = {}
+    for name, want in ("linked", "one"), ("full", "one"), ("later", "two"), ("second", "two"):
+        store.ok("start", name)
+        s = store.shell(name)
+        assert block(s, 1) == want, (name, want)
+        put(s, 2, name)
+        s.close()
+        with open(store.folder(name) + "/instance.yaml") as f:
+            configs[name] = [line for line in f if line.startswith(("uuid", "mac"))]
+    assert len({line for lines in configs.values() for line in lines}) == 8, configs
+    store.ok("copy", "--promote", "linked")         # it runs
+    store.ok("stop", "--force", "second")
+    store.ok("copy", "--promote", "second")         # it does not
+    store.ok("snapshot", "delete", "orig/a")
+    store.ok("snapshot", "delete", "orig/for-second")
+    store.settle("orig")
+    store.ok("delete", "--force", "orig")
+    store.ok("start", "second")
+    for name, want in ("linked", "one"), ("full", "one"), ("later", "two"), ("second", "two"):
+        s = store.shell(name)
+        assert block(s, 1) == want and block(s, 2) == name
+        s.close()
+        store.ok("stop", "--force", name)
+        store.ok("start", name)
+        s = store.shell(name)
+        assert block(s, 1) == want and block(s, 2) == name
+        s.close()
+        store.ok("delete", "--force", name)
+
+
 def test_refusals():
     launch("no")
     store.ok("snapshot", "create", "no/a")
