@@ -288,20 +288,18 @@ static int make(struct clone *c, struct error *err)
 
 static int clone_as(struct clone *c, const char *name, struct error *err)
 {
+    keeper_enter(monitor_keeper(c->monitor)); /* before the lock: who is in may need it */
     int rc = instance_open(monitor_instance(c->monitor)->name, INSTANCE_CHANGE, &c->in, err);
-
     if (!rc)
         rc = instance_open(name, INSTANCE_CHANGE | INSTANCE_NEW, &c->to, err);
     if (!rc && c->to->exists)
         rc = error_set(err, EEXIST, "there is an instance '%s' already", name);
-    if (!rc) {
-        keeper_break(monitor_keeper(c->monitor));
+    if (!rc)
         rc = make(c, err);
-        keeper_clean(monitor_keeper(c->monitor));
-    }
     free(c->dir);
     instance_close(c->to);
     instance_close(c->in);
+    keeper_leave(monitor_keeper(c->monitor));
     return rc;
 }
 
