@@ -106,10 +106,10 @@ struct host_code {
     const uint8_t *entry; /* executable address, 16-byte aligned; it is also the code's start */
     uint32_t size;
     uint32_t hot_size; /* the rest are cold stubs */
+    bool has_store;    /* it may write guest memory */
+    bool to_start;     /* it goes back to its own start, which is none of the exits */
     unsigned exit_count;
-    struct host_exit exits[HOST_MAX_EXITS];
-    bool has_store; /* it may write guest memory */
-    bool to_start;  /* it goes back to its own start, which is none of the exits */
+    struct host_exit exits[HOST_MAX_EXITS]; /* last: who keeps it may keep only those there are */
 };
 
 /** Compile @f at the end of the code buffer. @owner comes back in struct host_leave. 0; -ENOSPC:
