@@ -350,7 +350,7 @@ TEST(nothing_leads_out_of_the_target)
 
 TEST(folders_without_end_are_refused)
 {
-    struct hostile h[TREE_DEPTH_MAX + 8];
+    struct hostile h[TREE_NESTING_MAX + 8];
 
     make_root();
     for (size_t i = 0; i < ARRAY_SIZE(h); i++)

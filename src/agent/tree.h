@@ -12,7 +12,7 @@
 #include "base/error.h"
 
 enum {
-    TREE_DEPTH_MAX = 256, /* folders in folders; the receiver has each open */
+    TREE_NESTING_MAX = 256, /* folders in folders; the receiver has each open */
 };
 
 struct tree_result {

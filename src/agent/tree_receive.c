@@ -41,7 +41,7 @@ struct receiver {
     const struct tree_options *o;
     struct tree_result *result;
     struct error *err;
-    struct folder folders[TREE_DEPTH_MAX + 1];
+    struct folder folders[TREE_NESTING_MAX + 1];
     unsigned depth;
     bool complete; /* the top entry is */
     int file_fd;   /* -1 between files */
@@ -188,7 +188,7 @@ static int make_link(struct receiver *r, const struct wire_frame *f, const struc
 
 static int begin_folder(struct receiver *r, const struct meta *m)
 {
-    if (r->depth > TREE_DEPTH_MAX)
+    if (r->depth > TREE_NESTING_MAX)
         return broken(r, "folders too deep");
     bool is_new = !mkdirat(dir_of(r), m->name, r->o->keep_owners ? 0700 : m->mode | 0700);
     if (!is_new && errno != EEXIST)

@@ -142,9 +142,9 @@ static int send_folder(struct sender *s, int fd, const char *name, const struct 
         fd_close(fd);
         return rc;
     }
-    rc = depth < TREE_DEPTH_MAX
+    rc = depth < TREE_NESTING_MAX
              ? begin(s, "folder", name, st, NULL)
-             : error_set(s->err, ELOOP, "'%s' is too deep: %d folders", s->path, TREE_DEPTH_MAX);
+             : error_set(s->err, ELOOP, "'%s' is too deep: %d folders", s->path, TREE_NESTING_MAX);
     while (!rc && (errno = 0, e = readdir(dir))) {
         if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
             continue;

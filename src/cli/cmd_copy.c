@@ -1,5 +1,6 @@
 /* posada copy. */
 #include "base/fd.h"
+#include "cli/copy_live.h"
 #include "cli/point.h"
 #include "cli/remote.h"
 #include "cli/verbs.h"
@@ -11,7 +12,7 @@
 
 struct copy_values {
     struct cmd_common common;
-    bool linked, promote, quiet;
+    bool linked, live, promote, quiet;
 };
 
 /** @from is locked; nothing of it is merged until this returns. */
@@ -132,10 +133,13 @@ static int run_copy(const struct cmd *cmd, void *values, struct opt_args *args)
                                          : "expected what to copy, and the new name");
     if (point_parse(args->v[0], false, &at, &err))
         return cmd_fail(cmd, CLI_USAGE, &err);
-    if (v->promote && (*at.snapshot || v->linked))
+    if (v->promote && (*at.snapshot || v->linked || v->live))
         return cmd_usage(cmd, "--promote takes the name of an instance, and nothing else");
+    if (v->linked && v->live)
+        return cmd_usage(cmd, "--linked and --live exclude each other: a live copy is linked");
     progress_init(&p);
     int rc = v->promote ? promote(at.name, v->quiet ? NULL : &p, &err)
+             : v->live  ? copy_live(&at, args->v[1], v->quiet, &err)
                         : copy(&at, args->v[1], v->linked, v->quiet ? NULL : &p, &err);
     progress_done(&p);
     if (rc)
@@ -152,6 +156,10 @@ static const struct opt_def copy_opts[] = {
      OPT_INTO_FLAG(struct copy_values, linked),
      .group = "Copying",
      .help = "Let the copy's disks lie on the snapshot's: made at once, and small. What it lies on cannot be deleted"},
+    {.name = "live",
+     OPT_INTO_FLAG(struct copy_values, live),
+     .group = "Copying",
+     .help = "Make a copy that runs at once, from where the original is, or was at a snapshot with its state"},
     {.name = "promote",
      OPT_INTO_FLAG(struct copy_values, promote),
      .group = "Copying",
@@ -171,10 +179,13 @@ const struct cmd cmd_copy = {
     .summary = "copy an instance",
     .description =
         "Make another instance of what one is now, or was at a snapshot: its configuration and disks, with a UUID and a "
-        "network address of its own. The copy is off, and has no snapshots.\n\n"
+        "network address of its own. The copy is off (but for --live), and has no snapshots.\n\n"
         "A full copy shares nothing with the original but the image that both were made from. A linked copy's disks lie on a "
         "snapshot's, which is taken if none is given (for-NEW); neither that nor the original can be deleted until the "
-        "copy is, or is made independent by --promote. One that runs is copied as its disks are at one moment.",
+        "copy is, or is made independent by --promote. One that runs is copied as its disks are at one moment.\n\n"
+        "A live copy of a running instance shares its memory until either writes to it, and is there in milliseconds; its disks "
+        "are linked. Through the agent it gets its own host name, machine-id and network address; ports are not published "
+        "again.",
     .opts = copy_opts,
     .values_size = sizeof(struct copy_values),
     .min_operands = 1,

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "cli/remote.h"
 #include "cli/verbs.h"
+#include "store/recover.h"
 
 #include <errno.h>
 
@@ -19,7 +20,8 @@ static int delete_one(const char *name, struct error *err)
 
     if (r)
         return r;
-    if (given->force && instance_is_running(in))
+    r = store_check_unneeded(name, "deleted", err); /* or it would be stopped for nothing */
+    if (!r && given->force && instance_is_running(in))
         r = remote_stop(name, 0, true, err);
     /* held to the end: nobody starts what is being deleted */
     if (!r && instance_take_run(in, err)) {

@@ -127,22 +127,6 @@ static int make_disks(const struct clone *c, struct error *err)
     return rc;
 }
 
-/** The files of the original's folder that its configuration names. */
-static int share_files(const struct clone *c, struct error *err)
-{
-    int rc = 0;
-
-    for (const char *const *key = config_files; !rc && *key; key++) {
-        const char *name = config_own_file(monitor_config(c->monitor), *key);
-        cleanup(freep) char *from = name ? instance_path(c->in, err, "%s", name) : NULL;
-        cleanup(freep) char *to = name ? paths_format(err, "%s/%s", c->dir, name) : NULL;
-
-        if (name)
-            rc = from && to ? store_share(from, to, err) : -ENOMEM;
-    }
-    return rc;
-}
-
 static int set(struct instance_config *config, const char *key, const char *value,
                struct error *err)
 {
@@ -161,9 +145,11 @@ static int write_config(const struct clone *c, struct error *err)
 
     if (rc)
         return rc;
+    rc = instance_share_files(c->in, &config, c->dir, err);
     instance_new_uuid(uuid);
     instance_new_mac(mac);
-    rc = set(&config, "uuid", uuid, err);
+    if (!rc)
+        rc = set(&config, "uuid", uuid, err);
     if (!rc)
         rc = set(&config, "mac", mac, err);
     if (!rc)
@@ -183,8 +169,6 @@ static int fill(struct clone *c, struct error *err)
         .vm = c->vm, .config = monitor_vm_config(c->monitor), .rest = rest, .arg = c};
     int rc = instance_stage(c->to, &c->dir, err);
 
-    if (!rc)
-        rc = share_files(c, err);
     if (!rc)
         rc = make_disks(c, err);
     if (!rc)

@@ -199,6 +199,30 @@ static int find_point(struct copying *c, struct error *err)
     return 0;
 }
 
+/** The state of the point becomes what the copy goes on from. */
+static int copy_state(struct copying *c, struct error *err)
+{
+    char name[TREE_PATH_BYTES];
+
+    if (!c->o->state)
+        return 0;
+    if (!*c->point->state)
+        return error_set(err, EINVAL,
+                         "snapshot '%s' has no state of a running machine that a copy could go on "
+                         "from",
+                         c->o->snapshot);
+    tree_state_path(name, c->point->state);
+    cleanup(freep) char *states = paths_format(err, "%s/states", c->dir);
+    cleanup(freep) char *from = instance_path(c->from, err, "%s", name);
+    cleanup(freep) char *to = paths_format(err, "%s/%s", c->dir, name);
+    int rc = states && from && to ? paths_make(states, err) : -ENOMEM;
+
+    if (!rc)
+        rc = store_share(from, to, err);
+    memcpy(c->tree->current.state, c->point->state, sizeof(c->tree->current.state));
+    return rc;
+}
+
 static int write_tree(const struct copying *c, struct error *err)
 {
     cleanup(fd_closep) int fd = open(c->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -220,6 +244,8 @@ int snapshots_copy(const struct instance *from, struct instance *to, const struc
         rc = instance_stage(to, &c.dir, err);
     if (!rc)
         rc = copy_disks(&c, err);
+    if (!rc)
+        rc = copy_state(&c, err);
     if (!rc)
         rc = copy_config(&c, err);
     if (!rc)

@@ -80,6 +80,7 @@ must_check int snapshots_clean(struct snapshots_clean *c, struct error *err);
 struct snapshots_copy {
     const char *snapshot; /* of the original; NULL: as it is now, which does not run then */
     bool linked;          /* of a snapshot only */
+    bool state;           /* it goes on from the snapshot's state, which it must have */
     int (*progress)(void *arg, uint64_t done, uint64_t total); /* other than 0 gives up; NULL */
     void *arg;
 };

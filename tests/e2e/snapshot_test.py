@@ -25,7 +25,7 @@ def block(shell, n):
 
 
 def put(shell, n, text):
-    shell.run(f"echo {text} | dd of=/dev/vda bs=64k seek={n} conv=notrunc,sync 2>/dev/null; sync")
+    shell.run(f"echo {text} | dd of=/dev/vda bs=64k seek={n} conv=notrunc,sync,fsync 2>/dev/null; sync")
 
 
 def test_a_tree_of_running_snapshots():
