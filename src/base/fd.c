@@ -2,7 +2,6 @@
 #include "base/fd.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
 int fd_read_all(int fd, void *buf, size_t size)
@@ -69,12 +68,20 @@ int fd_lock_file(const char *path)
 
         if (fd < 0)
             return -errno;
-        while (flock(fd, LOCK_EX | LOCK_NB))
-            if (errno != EINTR)
-                return -errno;
+        struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+        if (fcntl(fd, F_OFD_SETLK, &whole))
+            return errno == EACCES ? -EWOULDBLOCK : -errno;
         /* The one who held it may have deleted it in between. */
         if (!fstat(fd, &locked) && !stat(path, &there) && locked.st_ino == there.st_ino &&
             locked.st_dev == there.st_dev)
             return fd_take(&fd);
     }
+}
+
+bool fd_is_locked_file(const char *path)
+{
+    cleanup(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+    return fd >= 0 && !fcntl(fd, F_OFD_GETLK, &whole) && whole.l_type != F_UNLCK;
 }

@@ -61,4 +61,7 @@ must_check int fd_pwrite_all(int fd, const void *buf, size_t size, off_t offset)
  * is there now. The descriptor; -EWOULDBLOCK if another holds it; -errno. Any thread. */
 must_check int fd_lock_file(const char *path);
 
+/** Does anybody hold it? Takes nothing, so it is in nobody's way. Any thread. */
+bool fd_is_locked_file(const char *path);
+
 #endif

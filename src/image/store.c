@@ -6,7 +6,7 @@
  *  2. Folders IMAGES/.NAME.tmp-* are only touched under the lock of NAME; whoever holds it may
  * delete them all.
  *  3. A lock file (IMAGES/.NAME.lock) is deleted by its holder when there is no image NAME.
- * Any thread; processes exclude each other by flock(). */
+ * Any thread; processes exclude each other by OFD locks. */
 #include "image/store.h"
 
 #include "base/fd.h"

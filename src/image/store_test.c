@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
 static char root[64];
@@ -119,7 +118,8 @@ TEST(store_excludes_and_sweeps)
     EXPECT_TRUE(access(name, F_OK) && errno == ENOENT);
     lock = store_lock(&spec, false, NULL, NULL, NULL);
     EXPECT_TRUE(lock >= 0);
-    EXPECT_EQ(flock(old, LOCK_EX | LOCK_NB), 0);
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    EXPECT_EQ(fcntl(old, F_OFD_SETLK, &whole), 0);
     EXPECT_EQ(store_lock(&spec, false, NULL, NULL, NULL), -EBUSY);
     store_unlock(&spec, lock);
     EXPECT_EQ(paths_remove(root), 0);

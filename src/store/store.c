@@ -8,7 +8,7 @@
  *  3. .NAME.lock holds "PID COMMAND" of who holds it, a hint for messages. It is deleted by its
  *     holder when there is no instance NAME; so is .NAME.run.
  *
- * Any thread; processes exclude each other by flock(). */
+ * Any thread; processes exclude each other by OFD locks. */
 #include "store/store_internal.h"
 
 #include "base/fd.h"
@@ -252,14 +252,8 @@ int instance_take_run(struct instance *in, struct error *err)
 bool instance_is_running(const struct instance *in)
 {
     cleanup(freep) char *path = beside(in, "run", NULL);
-    cleanup(fd_closep) int fd = -1;
 
-    if (in->run_fd >= 0)
-        return true;
-    if (!path || access(path, F_OK))
-        return false;
-    fd = fd_lock_file(path);
-    return fd == -EWOULDBLOCK;
+    return in->run_fd >= 0 || (path && fd_is_locked_file(path));
 }
 
 int instance_config(const struct instance *in, struct instance_config *ret, struct error *err)

@@ -8,6 +8,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -210,6 +211,39 @@ TEST(who_runs_holds_the_run_lock)
     instance_close(in);
     EXPECT_TRUE(!instance_is_running(other));
     instance_close(other);
+    end();
+}
+
+static void *look_all_the_time(void *arg)
+{
+    const bool *stop = arg;
+    struct instance *in;
+
+    ASSERT_EQ(instance_open("one", 0, &in, NULL), 0);
+    while (!__atomic_load_n(stop, __ATOMIC_RELAXED))
+        (void)instance_is_running(in);
+    instance_close(in);
+    return NULL;
+}
+
+TEST(who_looks_is_in_nobodys_way)
+{
+    pthread_t looker;
+    bool stop = false;
+
+    begin();
+    instance_close(create("one", false));
+    ASSERT_EQ(pthread_create(&looker, NULL, look_all_the_time, &stop), 0);
+    for (int i = 0; i < 300; i++) {
+        struct error err = {0};
+        struct instance *in;
+
+        ASSERT_EQ(instance_open("one", 0, &in, NULL), 0);
+        EXPECT_EQ(instance_take_run(in, &err), 0);
+        instance_close(in);
+    }
+    __atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+    ASSERT_EQ(pthread_join(looker, NULL), 0);
     end();
 }
 
