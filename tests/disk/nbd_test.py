@@ -119,9 +119,10 @@ def dirty_runs(uri, name):
 
 def dirty_runs_of_qemu(image, name):
     pid = path("qemu-nbd.pid")
-    assert run("qemu-nbd", "--fork", "-r", "-k", path("q.sock"), "-f", "qcow2", "-B", name, "--pid-file=" + pid, image).status == 0
+    socket = path("q-" + name.replace(" ", "-") + ".sock")  # of its own: one that ends removes its socket late
+    assert run("qemu-nbd", "--fork", "-r", "-k", socket, "-f", "qcow2", "-B", name, "--pid-file=" + pid, image).status == 0
     try:
-        return dirty_runs(f"nbd+unix:///?socket={path('q.sock')}", name)
+        return dirty_runs("nbd+unix:///?socket=" + socket, name)
     finally:
         os.kill(int(open(pid).read()), signal.SIGTERM)
 
