@@ -142,6 +142,8 @@ static int make_config(const struct ova *o, struct instance_config *ret, struct 
     if (rc)
         return rc;
     rc = set_text(ret, "arch", "amd64", err);
+    if (!rc)
+        rc = set_text(ret, "engine", "kvm", err); /* the only one there is for it */
     if (!rc && o->ovf.cpus)
         rc = set_number(ret, "cpus", o->ovf.cpus, err);
     if (!rc && o->ovf.memory_bytes)
