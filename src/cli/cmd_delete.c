@@ -20,9 +20,11 @@ static int delete_one(const char *name, struct error *err)
 
     if (r)
         return r;
-    r = store_check_unneeded(name, "deleted", err); /* or it would be stopped for nothing */
-    if (!r && given->force && instance_is_running(in))
-        r = remote_stop(name, 0, true, err);
+    if (given->force && instance_is_running(in)) {
+        r = store_check_unneeded(name, "deleted", err); /* or it would be stopped for nothing */
+        if (!r)
+            r = remote_stop(name, 0, true, err);
+    }
     /* held to the end: nobody starts what is being deleted */
     if (!r && instance_take_run(in, err)) {
         *err = (struct error){0};

@@ -80,6 +80,8 @@ def strike(g, command):
         for pid in g.pids():
             try:
                 os.kill(pid, signal.SIGKILL)
+                while os.path.exists(f"/proc/{pid}"):  # a process that dies still holds its locks
+                    time.sleep(0.01)
             except ProcessLookupError:
                 pass
     p.wait()

@@ -32,7 +32,7 @@ def test_a_tree_of_running_snapshots():
     launch("tree")
     s = store.shell("tree")
     put(s, 1, "one")
-    s.run("counter=1; (while sleep 0.1; do echo >> /tmp/ticks; done &)")
+    s.run("counter=1; : > /tmp/ticks; (while sleep 0.1; do echo >> /tmp/ticks; done &)")
     store.ok("snapshot", "create", "tree/a", "--description", "the first")
     put(s, 1, "two")
     put(s, 2, "two")
