@@ -83,7 +83,7 @@ static void references(struct writer *w, const struct ovf *o)
 {
     begin(w, "References");
     for (size_t i = 0; i < o->disk_count; i++) {
-        char id[24];
+        char id[32];
 
         (void)snprintf(id, sizeof(id), "file%zu", i + 1);
         file(w, &o->disks[i].file, id);
@@ -99,7 +99,7 @@ static void disks(struct writer *w, const struct ovf *o)
     text(w, "Info", "Virtual disks");
     for (size_t i = 0; i < o->disk_count; i++) {
         const struct ovf_disk *d = &o->disks[i];
-        char id[24];
+        char id[32];
 
         begin(w, "Disk");
         number_attribute(w, "ovf:capacity", d->capacity_bytes);
@@ -153,14 +153,14 @@ static void item(struct writer *w, const struct item *i)
 
 static void drives(struct writer *w, const struct ovf *o)
 {
-    char parent[24];
+    char parent[32];
 
     (void)snprintf(parent, sizeof(parent), "%u", w->next_id);
     item(w, &(struct item){
                 .address = "0", .name = "SATA controller", .subtype = "AHCI", .type = TYPE_SATA});
     for (size_t i = 0; i < o->disk_count; i++) {
         char name[32];
-        char at[24];
+        char at[32];
         char resource[40];
 
         (void)snprintf(name, sizeof(name), "Disk %zu", i + 1);
