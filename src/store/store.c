@@ -214,7 +214,12 @@ void instance_unlock(struct instance *in)
     if (in->lock_fd >= 0 && access(in->dir, F_OK)) {
         cleanup(freep) char *lock = beside(in, "lock", NULL);
         cleanup(freep) char *run = beside(in, "run", NULL);
-        if (run)
+        bool runs =
+            in->run_fd < 0 && run && fd_is_locked_file(run); /* a temporary one of that name */
+        cleanup(freep) char *runtime = runs ? NULL : instance_runtime(in->name, NULL);
+        if (runtime)
+            (void)paths_remove(runtime); /* sockets of a killed monitor */
+        if (run && !runs)
             (void)unlink(run); /* an empty file more does no harm */
         if (lock)
             (void)unlink(lock);
@@ -279,15 +284,22 @@ static void sweep_name(const char *name)
         instance_close(in);
 }
 
-/** ".NAME.new" or ".NAME.gone": *@ret = NAME. */
-static bool is_rest(const char *entry, char ret[NAME_MAX_BYTES + 1])
+/** ".NAME.new", ".NAME.gone", ".NAME.lock" or ".NAME.run": *@ret = NAME; the latter two, with
+ * *@ret_is_lock, are rests only when there is no NAME. */
+static bool is_rest(const char *entry, char ret[NAME_MAX_BYTES + 1], bool *ret_is_lock)
 {
+    static const char *const rests[] = {".new", ".gone", ".lock", ".run"};
     const char *dot = strrchr(entry, '.');
     ptrdiff_t n = dot - entry - 1;
+    size_t i = 0;
 
-    if (entry[0] != '.' || n < 1 || n > NAME_MAX_BYTES ||
-        (strcmp(dot, ".new") != 0 && strcmp(dot, ".gone") != 0))
+    if (entry[0] != '.' || n < 1 || n > NAME_MAX_BYTES)
         return false;
+    while (i < ARRAY_SIZE(rests) && strcmp(dot, rests[i]) != 0)
+        i++;
+    if (i == ARRAY_SIZE(rests))
+        return false;
+    *ret_is_lock = i >= 2;
     memcpy(ret, entry + 1, (size_t)n);
     ret[n] = '\0';
     return instance_name_is_valid(ret);
@@ -296,8 +308,9 @@ static bool is_rest(const char *entry, char ret[NAME_MAX_BYTES + 1])
 static int is_entry(const struct dirent *e)
 {
     char name[NAME_MAX_BYTES + 1];
+    bool is_lock;
 
-    return instance_name_is_valid(e->d_name) || is_rest(e->d_name, name);
+    return instance_name_is_valid(e->d_name) || is_rest(e->d_name, name, &is_lock);
 }
 
 int store_list(char ***ret, size_t *ret_n, struct error *err)
@@ -305,6 +318,7 @@ int store_list(char ***ret, size_t *ret_n, struct error *err)
     cleanup(freep) char *base = paths_data("instances", err);
     struct dirent **entries;
     char rest[NAME_MAX_BYTES + 1];
+    bool is_lock;
 
     if (!base)
         return -EIO;
@@ -314,8 +328,10 @@ int store_list(char ***ret, size_t *ret_n, struct error *err)
     char **names = calloc((size_t)n + 1, sizeof(*names));
     size_t kept = 0;
     for (int i = 0; i < n; i++) {
-        if (is_rest(entries[i]->d_name, rest)) {
-            sweep_name(rest);
+        if (is_rest(entries[i]->d_name, rest, &is_lock)) {
+            cleanup(freep) char *dir = paths_format(NULL, "%s/%s", base, rest);
+            if (!is_lock || (dir && access(dir, F_OK)))
+                sweep_name(rest);
         } else {
             cleanup(freep) char *config =
                 paths_format(NULL, "%s/%s/instance.yaml", base, entries[i]->d_name);

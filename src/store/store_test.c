@@ -259,6 +259,12 @@ TEST(rests_of_killed_commands_are_swept)
         cleanup(freep) char *path = in_home(rests[i]);
         ASSERT_EQ(paths_make(path, &err), 0);
     }
+    static const char *const locks[] = {"posada/instances/.c.lock", "posada/instances/.c.run",
+                                        "posada/instances/.d.e.lock"};
+    for (size_t i = 0; i < ARRAY_SIZE(locks); i++) {
+        cleanup(freep) char *lock = in_home(locks[i]);
+        ASSERT_EQ(paths_write(lock, "", 0, &err), 0);
+    }
     cleanup(freep) char *part = in_home("posada/instances/a/instance.yaml.12.part");
     ASSERT_EQ(paths_write(part, "x", 1, &err), 0);
     expect_list("a");
