@@ -13,14 +13,6 @@
 
 enum { BUNDLE_HEAD_MAX = 4096 };
 
-/** Keys of the configuration whose files lie in the instance's folder: kernel, initrd... NULL ends.
- */
-extern const char *const bundle_file_keys[];
-
-/** The file of such a key: its name within the folder, borrowed; NULL: none, or it lies elsewhere.
- */
-const char *bundle_file(const struct instance_config *c, const char *key);
-
 /** Make a new image at @path of what the chain whose top is @top shows. */
 must_check int bundle_convert(const char *top, const char *top_format, enum disk_refs refs,
                               const char *path, const char *format,

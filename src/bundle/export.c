@@ -17,17 +17,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-const char *const bundle_file_keys[] = {"kernel", "initrd",     "firmware", "payload",
-                                        "flash",  "cloud-init", NULL};
-
-const char *bundle_file(const struct instance_config *c, const char *key)
-{
-    const struct config_key *k = config_find(key, NULL);
-    const char *value = k ? *(char *const *)(const void *)((const char *)c + k->offset) : "";
-
-    return *value && !strchr(value, '/') ? value : NULL;
-}
-
 static int convert_progress(void *arg, uint64_t done, uint64_t total)
 {
     const struct bundle_job *j = arg;
@@ -92,8 +81,8 @@ static int put_files(struct export *x, struct pack *p, struct error *err)
 {
     int rc = 0;
 
-    for (const char *const *key = bundle_file_keys; *key && !rc; key++) {
-        const char *name = bundle_file(&x->config, *key);
+    for (const char *const *key = config_files; *key && !rc; key++) {
+        const char *name = config_own_file(&x->config, *key);
         cleanup(freep) char *path = name ? instance_path(x->in, err, "%s", name) : NULL;
 
         if (name)

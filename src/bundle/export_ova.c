@@ -67,7 +67,7 @@ static int make_disk(struct ova *o, size_t i, struct error *err)
 
 static int add_boot_file(struct ova *o, const char *key, struct ovf_file *file, struct error *err)
 {
-    const char *name = bundle_file(&o->x->config, key);
+    const char *name = config_own_file(&o->x->config, key);
 
     return name ? add(o, strdup(name), instance_path(o->x->in, err, "%s", name), file, err) : 0;
 }

@@ -80,7 +80,7 @@ static int drop_host_file(const struct import *m, struct instance_config *c, con
 
     if (!value)
         return -ENOMEM;
-    if (!*value || (k->kind != CONFIG_LIST && bundle_file(c, key)))
+    if (!*value || (k->kind != CONFIG_LIST && config_own_file(c, key)))
         return 0;
     note(m, "'%s' is not taken over, since it names files of the host: %.*s", key,
          (int)strcspn(value, "\n"), value);
@@ -93,7 +93,7 @@ static int drop_host_files(const struct import *m, struct instance_config *c, st
 
     if (!rc)
         rc = drop_host_file(m, c, "volumes", err);
-    for (const char *const *key = bundle_file_keys; *key && !rc; key++)
+    for (const char *const *key = config_files; *key && !rc; key++)
         rc = drop_host_file(m, c, *key, err);
     return rc;
 }
@@ -255,8 +255,8 @@ static bool is_file(const struct own *o, const char *name)
         tree_state_path(made, id);
         return !strcmp(made, name);
     }
-    for (const char *const *key = bundle_file_keys; *key; key++) {
-        const char *file = bundle_file(&o->config, *key);
+    for (const char *const *key = config_files; *key; key++) {
+        const char *file = config_own_file(&o->config, *key);
         if (file && !strcmp(file, name))
             return true;
     }
