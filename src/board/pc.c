@@ -2,8 +2,9 @@
  *
  *     00000000  RAM, up to 2 GiB             fec00000  IOAPIC        (engine)
  *     80000000  PCI memory, and within it    fee00000  local APICs   (engine), messages
- *     e0000000  its configuration window     .. 4 GiB  firmware
- *               (firmware may move it)       1 00000000 RAM, then PCI's 64-bit window
+ *     e0000000  its configuration window     fed80000  generation ID
+ *               (firmware may move it)       .. 4 GiB  firmware
+ *                                            1 00000000 RAM, then PCI's 64-bit window
  *
  *     UART 4, RTC 8, ACPI 9, PCI INTA..D 16..19 ──> IOAPIC;  MSI-X ──> local APICs
  *
@@ -213,6 +214,15 @@ static int add_ram(struct pc_board *b, struct error *err)
     return rc;
 }
 
+/* The generation ID's pulse is an event of ACPI's. */
+static void changed_id(void *controller, unsigned input, bool level)
+{
+    const struct pc_board *b = controller;
+
+    if (level)
+        pm_event(b->pm, input);
+}
+
 static int add_devices(struct pc_board *b, struct error *err)
 {
     const struct pc_config *c = &b->config;
@@ -237,6 +247,9 @@ static int add_devices(struct pc_board *b, struct error *err)
     if (!rc)
         rc = pm_new(c->ports, &pm, &b->pm, err);
     if (!rc)
+        rc = vmgenid_new(c->mem, GPA(PC_VMGENID), (struct irq_line){changed_id, b, PC_GPE_VMGENID},
+                         &b->vmgenid, err);
+    if (!rc)
         rc = debugcon_new(c->ports, &b->debugcon, err);
     if (!rc)
         rc = fw_cfg_new(c->ports, c->mem, &b->fw_cfg, err);
@@ -252,6 +265,8 @@ static void pc_free(struct board *base)
     pci_host_free(b->base.pci);
     fw_cfg_free(b->fw_cfg);
     debugcon_free(b->debugcon);
+    vmgenid_free(b->vmgenid);
+    free(b->smbios);
     pm_free(b->pm);
     cmos_free(b->cmos);
     uart_free(b->base.uart);
@@ -315,6 +330,11 @@ static void pc_resume(struct board *base)
     c->resume(c->arg);
 }
 
+static void pc_changed_generation(struct board *base)
+{
+    vmgenid_change(of_base(base)->vmgenid);
+}
+
 static const struct board_ops pc_ops = {
     .name = "pc",
     .reset = pc_reset,
@@ -322,6 +342,7 @@ static const struct board_ops pc_ops = {
     .load = pc_load,
     .pause = pc_pause,
     .resume = pc_resume,
+    .changed_generation = pc_changed_generation,
     .free = pc_free,
 };
 
@@ -339,6 +360,8 @@ int pc_board_new(const struct pc_config *config, struct pc_board **ret, struct e
         rc = add_devices(b, err);
     if (!rc)
         rc = add_pci(b, err);
+    if (!rc)
+        rc = pc_make_smbios(b, err);
     if (!rc)
         rc = pc_add_firmware(b, err);
     if (rc) {

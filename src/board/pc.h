@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/loop.h"
 #include "board/board.h"
+#include "boot/smbios.h"
 #include "boot/x86.h"
 #include "device/pci/pci.h"
 #include "device/serial/uart.h"
@@ -21,8 +22,10 @@
 #define PC_MSI_SIZE  0x100000ULL
 #define PC_IOAPIC    0xfec00000ULL
 #define PC_LAPIC     0xfee00000ULL
+#define PC_VMGENID   0xfed80000ULL
 #define PC_BIOS_AREA 0xe0000ULL /* the root pointer and tables, when no firmware places them */
-#define PC_BIOS_SIZE 0x20000ULL
+#define PC_BIOS_SIZE 0x10000ULL
+#define PC_SMBIOS    0xf0000ULL /* likewise SMBIOS, where kernels look for its entry point */
 
 /** Interrupt inputs. */
 enum {
@@ -38,7 +41,9 @@ struct pc_config {
     unsigned cpus;
     uint64_t memory_bytes;
     const struct vclock *clock;
-    struct loop *loop;    /* the devices' timers */
+    struct loop *loop; /* the devices' timers */
+    /** What it says it is; ranges are the board's. Borrowed while it is made; NULL = nameless. */
+    const struct smbios_config *identity;
     const char *firmware; /* its file, mapped to end at 4 GiB; NULL = none */
     struct uart_backend uart;
     /** Interrupt input @gsi of the IOAPIC. Any thread; a device's lock may be held. */
@@ -66,7 +71,8 @@ struct board *pc_board_base(struct pc_board *b);
 /** The power key. False: the guest's system does not listen. Any thread. */
 bool pc_board_press_power(struct pc_board *b);
 
-/** For a start without firmware: put ACPI's tables into memory; where the root pointer is. */
+/** For a start without firmware: put ACPI's and SMBIOS's tables into memory; where ACPI's root
+ * pointer is. */
 must_check int pc_board_put_tables(struct pc_board *b, uint64_t *ret_rsdp, struct error *err);
 
 /** For a start with firmware: put a copy of its end below 1 MiB. */

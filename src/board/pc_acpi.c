@@ -88,8 +88,40 @@ static void put_reserved(const struct pc_board *b, struct acpi_tables *t)
 {
     begin_isa_device(t, "MRES", "PNP0C02");
     aml_res_memory(t, (uint32_t)window_base(b), (uint32_t)PC_ECAM_SIZE);
+    aml_res_memory(t, (uint32_t)PC_VMGENID, MEM_PAGE_SIZE);
     aml_res_io(t, PM_PORT, PM_PORTS);
     end_isa_device(t);
+}
+
+/** Spec: Microsoft's "Virtual Machine Generation ID". */
+static void put_vmgenid(struct acpi_tables *t)
+{
+    aml_begin_device(t, "VGEN");
+    aml_name(t, "_HID");
+    aml_string(t, "VMGENCTR");
+    aml_name(t, "_CID");
+    aml_string(t, "VM_Gen_Counter");
+    aml_name(t, "_DDN");
+    aml_string(t, "VM_Gen_Counter");
+    aml_name(t, "_UID");
+    aml_number(t, 0);
+    aml_name(t, "ADDR");
+    aml_begin_package(t, 2);
+    aml_number(t, PC_VMGENID);
+    aml_number(t, 0);
+    aml_end(t);
+    aml_end(t);
+}
+
+/** §5.6.4.1: what a general-purpose event means. */
+static void put_events(struct acpi_tables *t)
+{
+    aml_begin_scope(t, "\\_GPE");
+    aml_begin_method(t, "_E05", 0);
+    static_assert(PC_GPE_VMGENID == 5, "its method's name");
+    aml_notify(t, "\\_SB_.VGEN", 0x80);
+    aml_end(t);
+    aml_end(t);
 }
 
 static void put_cpus(const struct pc_board *b, struct acpi_tables *t)
@@ -132,8 +164,10 @@ static uint32_t put_dsdt(const struct pc_board *b, struct acpi_tables *t)
     aml_end(t);
     aml_end(t);
     put_reserved(b, t);
+    put_vmgenid(t);
     put_cpus(b, t);
     aml_end(t);
+    put_events(t);
     aml_name(t, "\\_S5_");
     aml_begin_package(t, 4);
     for (unsigned i = 0; i < 4; i++)
@@ -291,6 +325,8 @@ int pc_board_put_tables(struct pc_board *b, uint64_t *ret_rsdp, struct error *er
              mem_copy_out(b->config.mem, GPA(at), data, size))
         rc = error_set(err, ENOSPC, "there is no memory for the ACPI tables");
     acpi_free(t);
+    if (!rc)
+        pc_put_smbios(b);
     *ret_rsdp = PC_BIOS_AREA;
     return rc;
 }

@@ -146,6 +146,8 @@ int pc_add_firmware(struct pc_board *b, struct error *err)
     if (!rc)
         rc = add_memory_map(b, err);
     if (!rc)
+        rc = pc_add_smbios(b, err);
+    if (!rc)
         rc = add_tables(b, err);
     if (!rc)
         fw_cfg_on_select(f, LOADER_FILE, make_tables, b);

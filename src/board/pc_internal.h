@@ -8,6 +8,9 @@
 #include "device/pc/debugcon.h"
 #include "device/pc/fw_cfg.h"
 #include "device/pc/pm.h"
+#include "device/vmgenid/vmgenid.h"
+
+#define PC_GPE_VMGENID 5
 
 struct pc_board {
     struct board base;
@@ -17,6 +20,9 @@ struct pc_board {
     struct pm *pm;
     struct fw_cfg *fw_cfg;
     struct debugcon *debugcon;
+    struct vmgenid *vmgenid;
+    uint8_t *smbios; /* [init] tables for PC_SMBIOS, or for firmware to place */
+    size_t smbios_size;
     uint8_t *firmware; /* [init] its last bytes are the reset vector's; NULL = none */
     size_t firmware_size;
     uint64_t ecam;           /* [atomic] where firmware has put the configuration window */
@@ -32,6 +38,17 @@ uint64_t pc_mmio64(const struct pc_board *b);
 
 /** The machine's tables, not placed. *@ret is for acpi_free(). */
 must_check int pc_acpi(const struct pc_board *b, struct acpi_tables **ret, struct error *err);
+
+/* pc_smbios.c */
+
+/** Make the tables, as the configuration says. */
+must_check int pc_make_smbios(struct pc_board *b, struct error *err);
+
+/** Put them where a kernel that no firmware starts looks for them. */
+void pc_put_smbios(struct pc_board *b);
+
+/** Hand them to firmware. */
+must_check int pc_add_smbios(struct pc_board *b, struct error *err);
 
 /* pc_firmware.c */
 

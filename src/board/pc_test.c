@@ -161,6 +161,10 @@ TEST(tables_hang_together)
             (void)fclose(f);
         }
     }
+    EXPECT_MEM(mem_ptr(mem, GPA(PC_SMBIOS), 5, false), "_SM3_", 5);
+    uint64_t smbios = rd(PC_SMBIOS + 16, 8);
+    EXPECT_EQ(rd(smbios, 2), 26 << 8); /* firmware's structure, the first */
+    EXPECT_TRUE(smbios + rd(PC_SMBIOS + 12, 4) <= 0x100000);
     uint64_t fadt = rd(xsdt + 36, 8);
     EXPECT_EQ(rd(fadt + 4, 4), 276);
     EXPECT_EQ(rd(fadt + 140, 8), rd(fadt + 40, 4)); /* X_DSDT */
@@ -248,6 +252,25 @@ TEST(power_key_interrupts_when_the_guest_listens)
     EXPECT_EQ(in(PM_PORT + PM_CONTROL, 2) & 1, 1); /* ACPI mode */
     uint64_t timer = in(PM_PORT + PM_TIMER, 4);    /* the clock stands just after one second */
     EXPECT_TRUE(timer >= 3579545 && timer == in(PM_PORT + PM_TIMER, 4));
+    end();
+}
+
+TEST(a_new_generation_id_is_an_event_for_acpi)
+{
+    setup(128 << 20, NULL);
+    uint64_t id = rd(PC_VMGENID, 8);
+    board_changed_generation(pc_board_base(board));
+    EXPECT_TRUE(rd(PC_VMGENID, 8) != id);
+    EXPECT_EQ(gsi[PC_IRQ_SCI], 0);
+    EXPECT_EQ(in(PM_PORT + PM_GPE, 1), 1 << PC_GPE_VMGENID);
+    out(PM_PORT + PM_GPE + PM_GPE_BYTES / 2, 1, 1 << PC_GPE_VMGENID);
+    EXPECT_EQ(gsi[PC_IRQ_SCI], 1);
+    out(PM_PORT + PM_GPE, 1, 1 << PC_GPE_VMGENID); /* ACPI 6.5 §4.8.4.1: ones clear */
+    EXPECT_EQ(gsi[PC_IRQ_SCI], 0);
+    EXPECT_EQ(in(PM_PORT + PM_GPE, 4), 0);
+    EXPECT_EQ(in(PM_PORT + PM_GPE + PM_GPE_BYTES / 2, 1), 1 << PC_GPE_VMGENID);
+    board_reset(pc_board_base(board));
+    EXPECT_EQ(in(PM_PORT + PM_GPE + PM_GPE_BYTES / 2, 1), 0);
     end();
 }
 
@@ -416,6 +439,10 @@ TEST(firmware_is_mapped_shadowed_and_told)
     EXPECT_EQ(rd(0x9008, 8), 128 << 20);
     EXPECT_EQ(rd(0x9010, 4), X86_RAM);
     EXPECT_EQ(rd(0x9014, 4), 0); /* behind the end: zeroes */
+    (void)find_file("etc/smbios/smbios-anchor", &size);
+    EXPECT_EQ(size, SMBIOS_ENTRY_SIZE);
+    (void)find_file("etc/smbios/smbios-tables", &size);
+    EXPECT_TRUE(size > 200);
     dma(0x8000, 2, 4, 0xfffffffffffffffc);
     EXPECT_EQ(rd(0x8000, 4), 0x01000000); /* error */
     dma(0x8000, 16, 4, 0x9000);           /* nothing can be written */

@@ -70,6 +70,9 @@ void aml_string(struct acpi_tables *t, const char *text);
 void aml_eisa_id(struct acpi_tables *t, const char *id);
 void aml_return_number(struct acpi_tables *t, uint64_t value);
 
+/** Notify(@device, @value): its driver is told. */
+void aml_notify(struct acpi_tables *t, const char *device, uint64_t value);
+
 /** A resource template: rows follow, then aml_end(). */
 void aml_begin_resources(struct acpi_tables *t);
 void aml_res_io(struct acpi_tables *t, uint16_t base, uint8_t size);

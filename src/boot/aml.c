@@ -25,6 +25,7 @@ enum {
     OP_MULTI_NAME = 0x2f,
     OP_EXTENDED = 0x5b,
     OP_DEVICE = 0x82,
+    OP_NOTIFY = 0x86,
     OP_RETURN = 0xa4,
 };
 
@@ -200,6 +201,13 @@ void aml_eisa_id(struct acpi_tables *t, const char *id)
 void aml_return_number(struct acpi_tables *t, uint64_t value)
 {
     put8(t, OP_RETURN);
+    aml_number(t, value);
+}
+
+void aml_notify(struct acpi_tables *t, const char *device, uint64_t value)
+{
+    put8(t, OP_NOTIFY);
+    put_path(t, device);
     aml_number(t, value);
 }
 

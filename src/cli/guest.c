@@ -85,6 +85,13 @@ static int apply_lists(const struct guest_values *v, struct instance_config *c, 
         return error_set(err, EINVAL, "--disk may be given at most %d times", VM_MAX_DISKS - 2);
     if (v->ports.n > CONFIG_LIST_MAX)
         return error_set(err, EINVAL, "--publish may be given at most %d times", CONFIG_LIST_MAX);
+    if (v->oem.n > CONFIG_LIST_MAX)
+        return error_set(err, EINVAL, "--oem-string may be given at most %d times",
+                         CONFIG_LIST_MAX);
+    for (size_t i = 0; !r && i < v->oem.n; i++)
+        r = set(c, "oem-strings", "oem-string", v->oem.v[i], err);
+    if (r)
+        return r;
     r = set_files(c, "volumes", "volume", &v->volumes, absolute, err);
     for (size_t i = 0; !r && i < v->volumes.n; i++)
         r = check_volume(v->volumes.v[i], err);

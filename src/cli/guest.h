@@ -12,7 +12,7 @@ struct guest_values {
     int64_t cpus;
     uint64_t memory, disk_size;
     const char *engine, *cpu, *vlen, *append, *net, *mac, *console;
-    struct opt_list disks, volumes, ports;
+    struct opt_list disks, volumes, ports, oem;
     bool rng, balloon;
     const char *arch, *mirror;
     const char *restart, *description, *cloud_init;
@@ -131,6 +131,12 @@ extern const char guest_disk_help[], guest_volume_help[];
          .def = "on",                                                                              \
          .group = "Devices",                                                                       \
          .help = "Balloon device, by which the guest gives free memory back to the host"},         \
+        {.name = "oem-string",                                                                     \
+         OPT_INTO_LIST(s, guest.oem),                                                              \
+         .arg = "TEXT",                                                                            \
+         .group = "Devices",                                                                       \
+         .help = "A text for the guest to find in SMBIOS, such as a credential for systemd "       \
+                 "(amd64). May be repeated"},                                                      \
         {.name = "arch",                                                                           \
          OPT_INTO_STRING(s, guest.arch),                                                           \
          .arg = "ARCH",                                                                            \

@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 
@@ -230,6 +231,33 @@ static int set_boot(struct machine *m, const struct instance_config *c, const st
     return r;
 }
 
+/** What the machine says it is. A temporary one is new each time. */
+static int set_identity(struct machine *m, const struct instance_config *c, struct error *err)
+{
+    struct vm_config *v = &m->config;
+    const char *p = c->uuid;
+
+    if (!*p && getrandom(v->uuid, sizeof(v->uuid), 0) != sizeof(v->uuid))
+        return error_set(err, EIO, "the host has no random numbers");
+    for (size_t i = 0; *p && i < sizeof(v->uuid); i++) {
+        unsigned byte;
+
+        p += *p == '-';
+        if (sscanf(p, "%2x", &byte) != 1)
+            return error_set(err, EINVAL, "uuid: expected a UUID, not '%s'", c->uuid);
+        v->uuid[i] = (uint8_t)byte;
+        p += 2;
+    }
+    static_assert(CONFIG_LIST_MAX <= VM_MAX_OEM, "there is room");
+    for (size_t i = 0; i < c->oem_strings.n; i++) {
+        v->oem[i] = own(m, strdup(c->oem_strings.v[i]), err);
+        if (!v->oem[i])
+            return -ENOMEM;
+    }
+    v->oem_count = c->oem_strings.n;
+    return 0;
+}
+
 int machine_init(struct machine *m, const char *name, const struct instance_config *c,
                  const struct instance *in, bool volume_args, struct error *err)
 {
@@ -245,6 +273,8 @@ int machine_init(struct machine *m, const char *name, const struct instance_conf
     };
     choose(v, c);
     int r = set_memory(v, c->memory, err);
+    if (!r)
+        r = set_identity(m, c, err);
     if (!r)
         r = set_boot(m, c, in, err);
     if (!r)

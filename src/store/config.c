@@ -126,13 +126,15 @@ const struct config_key config_keys[] = {
      .help = "Address of the network card"},
     {"publish",                 CONFIG_LIST, AT(publish), .check = check_publish,
      .help = "Forwarded ports, [ADDR:]PORT:PORT[/udp]"},
-    {"rng",                   CONFIG_FLAG, AT(rng), .def = "yes", .help = "Random number device"},
-    {"balloon",                                CONFIG_FLAG, AT(balloon), .def = "yes", .help = "Balloon device"},
-    {"restart",                   CONFIG_TEXT, AT(restart), .def = "no", .check = check_restart, .always = true,
+    {"oem-strings",                   CONFIG_LIST, AT(oem_strings),
+     .help = "Texts for the guest to find in SMBIOS (amd64)"},
+    {"rng",                                CONFIG_FLAG, AT(rng), .def = "yes", .help = "Random number device"},
+    {"balloon",                   CONFIG_FLAG, AT(balloon), .def = "yes", .help = "Balloon device"},
+    {"restart",                    CONFIG_TEXT, AT(restart), .def = "no", .check = check_restart, .always = true,
      .live = true, .help = "When the guest ends: no, on-failure[:N], always, unless-stopped"},
-    {"autostart",                    CONFIG_FLAG, AT(autostart), .def = "no", .live = true,
+    {"autostart",                   CONFIG_FLAG, AT(autostart), .def = "no", .live = true,
      .help = "'posada autostart' starts it"},
-    {0                  },
+    {0                               },
 };
 
 static const char *next_name(void *arg)
@@ -453,6 +455,8 @@ int config_check(const struct instance_config *c, struct error *err)
         return error_set(err, EINVAL, "payload needs firmware");
     if (c->disks.n > VM_MAX_DISKS - 2)
         return error_set(err, EINVAL, "at most %d disks may be added", VM_MAX_DISKS - 2);
+    if (c->oem_strings.n && !amd64)
+        return error_set(err, EINVAL, "oem-strings are for amd64 machines");
     if (c->volumes.n > VM_MAX_SHARES)
         return error_set(err, EINVAL, "at most %d volumes are possible", VM_MAX_SHARES);
     return 0;

@@ -34,7 +34,7 @@ struct instance_config {
     char *firmware, *payload, *flash;
     char *console;
     char *cloud_init; /* NoCloud seed disk */
-    struct config_list disks, volumes, publish;
+    struct config_list disks, volumes, publish, oem_strings;
     char *net, *mac;
     bool rng, balloon;
     char *restart; /* config_restart() reads it */

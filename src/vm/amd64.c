@@ -4,6 +4,7 @@
 #include "vm/amd64.h"
 
 #include <errno.h>
+#include <string.h>
 
 static void set_gsi(void *arg, unsigned gsi, bool level)
 {
@@ -71,6 +72,8 @@ static int new_kvm(struct vm *vm, struct error *err)
 
 static int new_board(struct vm *vm, struct error *err)
 {
+    const struct vm_config *c = &vm->config;
+    struct smbios_config identity = {.name = c->name, .oem = c->oem, .oem_count = c->oem_count};
     struct pc_config config = {
         .mem = vm->mem,
         .ports = vm->ports,
@@ -78,6 +81,7 @@ static int new_board(struct vm *vm, struct error *err)
         .memory_bytes = vm->config.memory_bytes,
         .clock = &vm->clock,
         .loop = vm->loop,
+        .identity = &identity,
         .firmware = vm->config.firmware,
         .uart = vm_console_backend(vm->console),
         .set_gsi = set_gsi,
@@ -89,6 +93,8 @@ static int new_board(struct vm *vm, struct error *err)
         .reset = vm_guest_reset,
         .arg = vm,
     };
+
+    memcpy(identity.uuid, c->uuid, sizeof(identity.uuid));
     int rc = pc_board_new(&config, &vm->pc, err);
 
     if (!rc)

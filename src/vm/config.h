@@ -58,10 +58,14 @@ struct vm_port_config {
 #define VM_MAX_DISKS  8
 #define VM_MAX_SHARES 8
 #define VM_MAX_PORTS  8
+#define VM_MAX_OEM    64
 
 /** All strings are borrowed and must live as long as the vm. */
 struct vm_config {
     const char *name;
+    uint8_t uuid[16];            /* amd64: told by SMBIOS, as are the name and these strings */
+    const char *oem[VM_MAX_OEM]; /* for whoever looks for them in the guest */
+    size_t oem_count;
     unsigned cpus;         /* 1..VM_MAX_CPUS */
     uint64_t memory_bytes; /* multiple of 1 MiB, at least 16 MiB */
     enum vm_machine machine;

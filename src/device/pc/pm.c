@@ -3,7 +3,8 @@
  * Spec: ACPI 6.5 §4.8.3 (fixed hardware), §4.8.3.6 (reset); Intel ICH9 data sheet §13.8 (where the
  * registers lie), IBM PC/AT Technical Reference (keyboard controller).
  *
- * Invariant: the SCI is up if and only if a status bit and its enable bit are set.
+ * Invariant: the SCI is up if and only if a status bit and its enable bit are set, of the fixed
+ * events or of the general ones.
  *
  * The keyboard controller has no keyboard: it knows the commands that reset the processor and
  * switch A20, and answers its self-test, so that firmware and kernels go on at once.
@@ -17,6 +18,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define TIMER_HZ 3579545LL
 
@@ -29,7 +31,7 @@ struct pm {
     struct pm_config config; /* [init] */
     struct mutex lock;
     uint16_t status, enable, control; /* [lock] */
-    uint8_t gpe[PM_GPE_BYTES];        /* [lock] half status, half enable; no events */
+    uint8_t gpe[PM_GPE_BYTES];        /* [lock] half status, half enable */
     uint8_t port92;                   /* [lock] */
     uint8_t kbd_output;               /* [lock] */
     bool kbd_full;                    /* [lock] */
@@ -44,7 +46,11 @@ static uint32_t timer_value(const struct pm *p)
 
 static void drive_locked(struct pm *p) REQUIRES(p->lock)
 {
-    irq_set(&p->config.sci, p->status & p->enable);
+    bool up = p->status & p->enable;
+
+    for (unsigned i = 0; i < PM_GPE_BYTES / 2; i++)
+        up |= p->gpe[i] & p->gpe[PM_GPE_BYTES / 2 + i];
+    irq_set(&p->config.sci, up);
 }
 
 static uint32_t read_word_locked(struct pm *p, uint64_t offset) REQUIRES(p->lock)
@@ -88,6 +94,18 @@ static void write_control_locked(struct pm *p, uint16_t value, bool *ret_off) RE
     p->control = value & (uint16_t)~CNT_SLEEP;
 }
 
+/** §4.8.4.1: ones clear status bits. */
+static void write_gpe_locked(struct pm *p, unsigned at, unsigned size, uint64_t value)
+    REQUIRES(p->lock)
+{
+    for (unsigned i = at; i < at + size; i++, value >>= 8) {
+        if (i < PM_GPE_BYTES / 2)
+            p->gpe[i] &= (uint8_t)~value;
+        else
+            p->gpe[i] = (uint8_t)value;
+    }
+}
+
 static enum bus_result pm_write(void *dev, uint64_t offset, unsigned size, uint64_t value)
 {
     struct pm *p = dev;
@@ -103,9 +121,8 @@ static enum bus_result pm_write(void *dev, uint64_t offset, unsigned size, uint6
         p->enable = (uint16_t)value;
     } else if (size >= 2 && offset == PM_CONTROL) {
         write_control_locked(p, (uint16_t)value, &off);
-    } else if (offset >= PM_GPE + PM_GPE_BYTES / 2 && offset < PM_GPE + PM_GPE_BYTES) {
-        for (unsigned i = 0; i < size; i++)
-            p->gpe[offset - PM_GPE + i] = (uint8_t)(value >> 8 * i);
+    } else if (offset >= PM_GPE && offset < PM_GPE + PM_GPE_BYTES) {
+        write_gpe_locked(p, (unsigned)offset - PM_GPE, size, value);
     }
     drive_locked(p);
     mutex_unlock(&p->lock);
@@ -242,6 +259,7 @@ void pm_reset(struct pm *p)
 {
     mutex_lock(&p->lock);
     p->status = p->enable = p->control = 0;
+    memset(p->gpe, 0, sizeof(p->gpe));
     p->port92 = p->kbd_output = 0;
     p->kbd_full = false;
     drive_locked(p);
@@ -256,6 +274,15 @@ bool pm_press_power(struct pm *p)
     drive_locked(p);
     mutex_unlock(&p->lock);
     return heard;
+}
+
+void pm_event(struct pm *p, unsigned gpe)
+{
+    assert(gpe < PM_GPE_BYTES / 2 * 8);
+    mutex_lock(&p->lock);
+    p->gpe[gpe / 8] |= (uint8_t)(1u << gpe % 8);
+    drive_locked(p);
+    mutex_unlock(&p->lock);
 }
 
 static const struct state_field pm_fields[] = {

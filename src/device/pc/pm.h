@@ -44,6 +44,10 @@ void pm_reset_control(struct pm *p, uint8_t value);
 /** Somebody pressed the power key. False: the guest's system has not enabled it. Any thread. */
 bool pm_press_power(struct pm *p);
 
+/** General-purpose event @gpe, below 8 * PM_GPE_BYTES / 2, has happened: ACPI's tables say what it
+ * means. Any thread. */
+void pm_event(struct pm *p, unsigned gpe);
+
 /** State for a snapshot: vCPUs and loops stand still. A failed load leaves any state. */
 void pm_save(struct pm *p, struct state_out *out);
 must_check int pm_load(struct pm *p, const struct state_in *in, struct error *err);
