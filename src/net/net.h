@@ -27,6 +27,9 @@ struct net_ops {
     /** The card has buffers again. Any thread. */
     void (*can_receive)(struct net_backend *b);
     void (*set_client)(struct net_backend *b, const struct net_client *client);
+    /** The IPv4 address that the guest has, as it was leased to it or as it says itself; the later
+     * one counts. False: neither has been seen. Any thread. NULL: never known. */
+    bool (*get_address)(struct net_backend *b, char ret[16]);
     /** No frame is delivered after it. Any thread, no lock held that a client's receive takes. */
     void (*free)(struct net_backend *b);
 };

@@ -66,10 +66,25 @@ struct user_frame *user_queue_take(struct user_queue *q)
     return f;
 }
 
+static void note_address(struct user *u, uint32_t addr)
+{
+    if (addr)
+        __atomic_store_n(&u->guest_addr, addr, __ATOMIC_RELAXED); /* alone: orders nothing */
+}
+
+static bool user_get_address(struct net_backend *b, char ret[16])
+{
+    struct user *u = container_of(b, struct user, base);
+    struct in_addr addr = {.s_addr = htonl(__atomic_load_n(&u->guest_addr, __ATOMIC_RELAXED))};
+
+    return addr.s_addr && inet_ntop(AF_INET, &addr, ret, 16);
+}
+
 static void input(struct user *u, const uint8_t *frame, size_t size)
 {
     if (u->restrict_host && !user_filter_allows(&u->hosts, frame, size))
         return;
+    note_address(u, user_sees_sender(frame, size));
     u->dirty = true;
     slirp_input(u->slirp, frame, (int)size);
 }
@@ -147,6 +162,7 @@ static ssize_t send_packet(const void *buf, size_t len, void *opaque)
     struct user *u = opaque;
     struct iovec iov = {.iov_base = (void *)buf, .iov_len = len};
 
+    note_address(u, user_sees_lease(buf, len));
     if (!u->client.receive)
         return (ssize_t)len;
     u->delivered = true;
@@ -212,6 +228,7 @@ static const struct net_ops user_ops = {
     .send = user_send,
     .can_receive = user_can_receive,
     .set_client = user_set_client,
+    .get_address = user_get_address,
     .free = user_free,
 };
 

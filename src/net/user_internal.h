@@ -73,6 +73,7 @@ struct user {
     struct loop_fd wake; /* [init] an eventfd: look at the inbox and the backlog */
     struct mutex lock;
     struct user_queue inbox; /* [lock] frames sent on other threads */
+    uint32_t guest_addr;     /* [atomic] relaxed: the guest's, host byte order; 0 = not seen yet */
 };
 
 /** End the burst of frames for the guest, if there was one. */
@@ -93,6 +94,10 @@ void user_timer_free(void *timer, void *opaque);
 void user_timer_mod(void *timer, int64_t expire_ms, void *opaque);
 void user_register_fd(int fd, void *opaque);
 void user_unregister_fd(int fd, void *opaque);
+
+/** The guest's address if this frame of the guest's (ARP) or for it (DHCPACK) tells it, else 0. */
+uint32_t user_sees_sender(const uint8_t *frame, size_t size);
+uint32_t user_sees_lease(const uint8_t *frame, size_t size);
 
 /** May the guest, being kept from the host's own addresses, send this frame? Loop's thread. */
 bool user_filter_allows(struct user_hosts *hosts, const uint8_t *frame, size_t size);

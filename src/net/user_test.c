@@ -190,6 +190,49 @@ TEST(dhcp_offers_the_fixed_address)
     stop(&g);
 }
 
+/** DHCPDISCOVER (@type 1) or DHCPREQUEST (3), and its answer. */
+static void ask_lease(struct guest *g, uint8_t type)
+{
+    static const uint8_t broadcast[4] = {255, 255, 255, 255};
+    const uint8_t options[] = {0x63, 0x82, 0x53, 0x63, 53, 1, type, 0, 50, 4, 10, 0, 2, 15, 255};
+    uint8_t f[2048] = {0};
+    uint8_t bootp[300] = {1, 1, 6, 0, 0xde, 0xad, 0xbe, 0xef};
+
+    memcpy(bootp + 28, guest_mac, 6);
+    memcpy(bootp + 236, options, sizeof(options));
+    send_frame(g, f, put_udp(f, broadcast, 68, 67, bootp, sizeof(bootp)));
+    ASSERT_TRUE(wait_frame(g, 0x0800, IPPROTO_UDP, f) > 42 + 240);
+}
+
+TEST(the_guests_address_is_its_lease_or_what_it_says)
+{
+    static struct guest g;
+    uint8_t arp[42] = {[12] = 8, 6, 0, 1, 8, 0, 6, 4, 0, 1};
+    char text[16] = "";
+
+    start(&g, &(struct net_user_config){0});
+    EXPECT_TRUE(!g.net->ops->get_address(g.net, text));
+    ask_lease(&g, 1); /* only offered */
+    EXPECT_TRUE(!g.net->ops->get_address(g.net, text));
+    ask_lease(&g, 3);
+    ASSERT_TRUE(g.net->ops->get_address(g.net, text));
+    EXPECT_STR(text, "10.0.2.15");
+    memset(arp, 0xff, 6);
+    memcpy(arp + 6, guest_mac, 6);
+    memcpy(arp + 22, guest_mac, 6);
+    memcpy(arp + 38, gateway_ip, 4);
+    send_frame(&g, arp, sizeof(arp)); /* a probe, from 0.0.0.0 */
+    loop_sync(g.loop);
+    ASSERT_TRUE(g.net->ops->get_address(g.net, text));
+    EXPECT_STR(text, "10.0.2.15");
+    memcpy(arp + 28, (uint8_t[]){10, 0, 2, 77}, 4);
+    send_frame(&g, arp, sizeof(arp));
+    loop_sync(g.loop);
+    ASSERT_TRUE(g.net->ops->get_address(g.net, text));
+    EXPECT_STR(text, "10.0.2.77");
+    stop(&g);
+}
+
 static int listen_on(int type, uint16_t *ret_port)
 {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

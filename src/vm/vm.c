@@ -355,6 +355,11 @@ enum vm_state vm_get_state(struct vm *vm)
     return state;
 }
 
+bool vm_guest_address(struct vm *vm, char ret[16])
+{
+    return vm->net && vm->net->ops->get_address && vm->net->ops->get_address(vm->net, ret);
+}
+
 void vm_console_resize(struct vm *vm, unsigned columns, unsigned rows)
 {
     if (vm->console_device)

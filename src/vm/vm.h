@@ -92,6 +92,10 @@ const char *vm_kvm_remedy(int rc);
 
 enum vm_state vm_get_state(struct vm *vm);
 
+/** The guest's IPv4 address as its network card's backend has seen it. False: it has not. Any
+ * thread. */
+bool vm_guest_address(struct vm *vm, char ret[16]);
+
 /** Tell the guest the size of its console window. Any thread. */
 void vm_console_resize(struct vm *vm, unsigned columns, unsigned rows);
 

@@ -112,7 +112,10 @@ static int add_net(struct vm *vm, struct error *err)
         backend->ops->free(backend);
         return rc;
     }
-    return plug(vm, dev, err);
+    rc = plug(vm, dev, err);
+    if (!rc)
+        vm->net = backend;
+    return rc;
 }
 
 static int add_disk(struct vm *vm, size_t index, struct error *err)

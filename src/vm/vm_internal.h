@@ -81,6 +81,7 @@ struct vm {
     struct virtio_device *disk_devices[VM_MAX_DISKS]; /* [init] transports' */
     struct virtio_device *console_device;             /* [init] NULL = none; transports' */
     struct virtio_device *ports_device;               /* [init] likewise */
+    struct net_backend *net;                          /* [init] the card's; NULL = none */
     bool abandon; /* [atomic] relaxed: a stop was asked for while output drains */
 
     int64_t
