@@ -15,12 +15,11 @@ struct copy_values {
     bool linked, live, promote, quiet;
 };
 
-/** @from is locked; nothing of it is merged until this returns. */
+/** @from is locked, and has a monitor if it @runs; nothing of it is merged until this returns. */
 static int copy_held(struct instance *from, const char *to_name, const struct snapshots_copy *o,
-                     struct error *err)
+                     bool runs, struct error *err)
 {
     struct instance *to = NULL;
-    bool runs = instance_is_running(from);
     int rc = instance_open(to_name, INSTANCE_CHANGE | INSTANCE_NEW, &to, err);
 
     if (!rc && to->exists)
@@ -74,10 +73,11 @@ static int copy(struct point *at, const char *to, bool linked, struct progress *
     if (rc)
         return rc;
     o.snapshot = *at->snapshot ? at->snapshot : NULL;
-    if (!o.snapshot) /* it is off, and stays so */
+    bool runs = instance_is_running(in); /* before we hold what says so */
+    if (!o.snapshot)                     /* it is off, and stays so */
         rc = instance_take_run(in, err);
     if (!rc)
-        rc = copy_held(in, to, &o, err);
+        rc = copy_held(in, to, &o, runs, err);
     if (taken && (rc || !linked) && !snapshots_delete(in, at->snapshot, &late) &&
         point_clean(in, p, &late))
         (void)fprintf(stderr, "posada copy: %s\n", error_text(&late));
