@@ -109,6 +109,18 @@ static int new_identity(struct instance_config *c, struct error *err)
     return rc ? rc : set(c, "mac", mac, err);
 }
 
+/** Its guest shall learn that it is another. */
+static int introduce(const struct import *m, const struct instance_config *c, struct error *err)
+{
+    const char *file = config_own_file(c, "cloud-init");
+    cleanup(freep) char *seed = file ? paths_format(err, "%s/%s", m->stage, file) : NULL;
+    int rc = instance_mark_new(m->stage, INSTANCE_NEW_NAME | INSTANCE_NEW_IDENTITY, err);
+
+    if (rc || !file)
+        return rc;
+    return seed ? instance_renew_seed(seed, seed, m->in->name, err) : -ENOMEM;
+}
+
 /** @text with the lines of all keys whose values differ in @c as @c has them; the caller frees it.
  */
 static char *rewrite(const char *text, const struct instance_config *c, struct error *err)
@@ -138,15 +150,22 @@ int import_config(struct import *m, struct instance_config *config, const char *
                   struct error *err)
 {
     cleanup(freep) char *path = paths_format(err, "%s/" BUNDLE_CONFIG, m->stage);
+    bool is_new = !m->options->keep_identity || !*config->uuid;
     int rc = path ? drop_host_files(m, config, err) : -ENOMEM;
 
-    if (!rc && (!m->options->keep_identity || !*config->uuid))
+    if (!rc && is_new)
         rc = new_identity(config, err);
     if (!rc)
         rc = config_check(config, err);
     if (rc)
         return rc;
-    cleanup(freep) char *now = text ? rewrite(text, config, err) : config_format(config, err);
+    if (is_new)
+        rc = introduce(m, config, err);
+    cleanup(freep) char *now = rc     ? NULL
+                               : text ? rewrite(text, config, err)
+                                      : config_format(config, err);
+    if (rc)
+        return rc;
     return now ? paths_write_safe(path, now, strlen(now), err) : -ENOMEM;
 }
 

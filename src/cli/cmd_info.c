@@ -71,6 +71,21 @@ static void add_files(json_t *s)
     instance_close(in);
 }
 
+/** What the guest says of itself, if it has an agent that answers. */
+static void add_guest(json_t *s)
+{
+    const char *name = json_string_value(json_object_get(s, "name"));
+    const char *state = json_string_value(json_object_get(s, "state"));
+    struct error unheard = {0};
+    json_t *said = NULL;
+
+    if (!state || strcmp(state, "running") != 0 ||
+        remote_call(name, "guest", NULL, REMOTE_TIMEOUT_MS, &said, &unheard))
+        return;
+    (void)json_object_update(s, said); /* out of memory: it says less */
+    json_decref(said);
+}
+
 static int run_info(const struct cmd *cmd, void *values, struct opt_args *args)
 {
     const struct info_values *v = values;
@@ -91,6 +106,7 @@ static int run_info(const struct cmd *cmd, void *values, struct opt_args *args)
     if (!all)
         return cmd_fail(cmd, CLI_ERROR, &err);
     for (size_t i = 0; i < json_array_size(all); i++) {
+        add_guest(json_array_get(all, i));
         add_files(json_array_get(all, i));
         if (!v->json) {
             (void)printf("%s", i ? "\n" : "");
@@ -115,7 +131,9 @@ const struct cmd cmd_info = {
     .path = "info",
     .operands = "NAME...",
     .summary = "show all about instances",
-    .description = "Show the state of instances, what they are made of, and where their files are.",
+    .description =
+        "Show the state of instances, what they are made of, where their files are, and what a running guest's agent says: "
+        "host name, system, kernel, addresses.",
     .opts = info_opts,
     .values_size = sizeof(struct info_values),
     .min_operands = 1,

@@ -26,14 +26,16 @@ static bool is_off(const json_t *s)
     return !strcmp(state, "off") || !strcmp(state, "crashed") || !strcmp(state, "saved");
 }
 
-/** The guest's address and the ports that lead to it: "10.0.2.15 8080:80". */
+/** The guest's address, "-" while nobody knows it, and the ports that lead to it: "10.0.2.15
+ * 8080:80".
+ */
 static void format_addresses(const json_t *s, char *buf, size_t size)
 {
     const json_t *list = json_object_get(s, "publish");
     const char *first = json_string_value(json_array_get(json_object_get(s, "addresses"), 0));
     size_t used = (size_t)snprintf(buf, size, "%s", first ? first : "-");
 
-    for (size_t i = 0; first && i < json_array_size(list) && used < size; i++)
+    for (size_t i = 0; i < json_array_size(list) && used < size; i++)
         used += (size_t)snprintf(buf + used, size - used, " %s",
                                  json_string_value(json_array_get(list, i)));
 }
@@ -51,7 +53,10 @@ static void print_one(const json_t *s)
         (void)snprintf(used, sizeof(used), "%" PRIu64 "M",
                        (uint64_t)json_integer_value(json_object_get(s, "resident_bytes")) >> 20);
     }
-    format_addresses(s, addresses, sizeof(addresses));
+    if (off)
+        (void)snprintf(addresses, sizeof(addresses), "-");
+    else
+        format_addresses(s, addresses, sizeof(addresses));
     (void)printf("%-20s %-16s %-8s %-7s %-12s %4" PRId64 " %9s %7s %7s  %s\n", text_of(s, "name"),
                  text_of(s, "image"), text_of(s, "arch"), text_of(s, "engine"), text_of(s, "state"),
                  (int64_t)json_integer_value(json_object_get(s, "cpus")), cpu, memory, used,
@@ -129,7 +134,9 @@ const struct cmd cmd_list = {
     .description =
         "List the instances: name, image, architecture, engine, state (off, starting, running, paused, stopping, "
         "restarting, saved, crashed, unresponsive), processors, time that the host's processors spent on it, memory "
-        "it has and memory of the host it uses, addresses and forwarded ports.",
+        "it has (MEMORY) and its share of the host's (USED: pages that several machines have in common, as live copies do, "
+        "count in part for each; all machines' together are what they use), the guest's first address, as its network "
+        "lease or its agent tells it ('-': neither does yet), and forwarded ports.",
     .opts = list_opts,
     .values_size = sizeof(struct list_values),
     .run = run_list,

@@ -4,7 +4,7 @@
 #include "base/fd.h"
 #include "base/paths.h"
 #include "cli/progress.h"
-#include "image/seed.h"
+#include "store/seed.h"
 #include "vm/vm.h"
 #include "vm/words.h"
 

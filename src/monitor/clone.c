@@ -145,7 +145,7 @@ static int write_config(const struct clone *c, struct error *err)
 
     if (rc)
         return rc;
-    rc = instance_share_files(c->in, &config, c->dir, err);
+    rc = instance_share_files(c->in, &config, c->dir, c->to->name, err);
     instance_new_uuid(uuid);
     instance_new_mac(mac);
     if (!rc)
@@ -265,8 +265,10 @@ static int make(struct clone *c, struct error *err)
         fd_close(c->go[i]);
         fd_close(c->answer[i]);
     }
-    if (c->child)
+    if (c->child) {
+        monitor_shares_memory(c->monitor);
         watch_child(c);
+    }
     return rc;
 }
 

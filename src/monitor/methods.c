@@ -1,6 +1,7 @@
 /* The calls of the API. docs/api.md describes them. On the loop, or a thread of their own. */
 #include "base/fd.h"
 #include "base/log.h"
+#include "monitor/guest.h"
 #include "monitor/hub.h"
 #include "monitor/monitor_internal.h"
 
@@ -20,6 +21,17 @@ static void fail(struct api_call *call, int code, const char *text)
 static void serve_info(struct api_call *call, json_t *args, void *arg)
 {
     api_reply(call, monitor_info(arg));
+}
+
+static void serve_guest(struct api_call *call, json_t *args, void *arg)
+{
+    struct error err = {0};
+    json_t *said = NULL;
+
+    if (guest_ask(monitor_guest(arg), &said, &err))
+        api_fail(call, &err);
+    else
+        api_reply(call, said);
 }
 
 /** The machine, or NULL with @call failed. */
@@ -140,6 +152,7 @@ static void serve_resize(struct api_call *call, json_t *args, void *arg)
 /* clang-format off */
 const struct api_method monitor_methods[] = {
     {.name = "info", .fn = serve_info},
+    {.name = "guest", .fn = serve_guest, .may_wait = true},
     {.name = "pause", .fn = serve_pause, .may_wait = true},
     {.name = "resume", .fn = serve_resume},
     {.name = "reset", .fn = serve_reset},

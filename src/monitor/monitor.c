@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/loop.h"
 #include "base/paths.h"
+#include "monitor/guest.h"
 #include "monitor/hub.h"
 #include "monitor/keeper.h"
 #include "monitor/monitor_internal.h"
@@ -25,6 +26,7 @@
 #define STEP_NS   (100LL * 1000000)
 #define DRAIN_NS  (2LL * 1000000000)
 #define NS_PER_MS 1000000LL
+#define USED_NS   (1000 * NS_PER_MS)
 
 struct monitor {
     struct instance *instance;      /* [init] */
@@ -36,15 +38,20 @@ struct monitor {
     struct loop *loop;              /* [init] */
     struct hub *hub;                /* [init] */
     struct keeper *keeper;          /* [init] */
+    struct guest *guest;            /* [init] */
     struct api_server *server;      /* [init] */
     time_t started_s;               /* [init] */
     struct mutex lock;
+    bool goes_on; /* [owner] the machine has a saved state, so its guest has booted */
     struct cond changed;
     struct vm *vm;           /* [lock] */
     unsigned holders;        /* [lock] of vm */
     bool stopping;           /* [lock] */
     bool ended;              /* [lock] nothing runs any more */
     unsigned restarts;       /* [lock] */
+    bool shares_memory;      /* [lock] with processes forked from it, or that it was forked from */
+    uint64_t used_bytes;     /* [loop] as counted last */
+    int64_t used_until_ns;   /* [loop] when that is to be done again */
     struct vm_result result; /* [lock] of the last machine */
 };
 
@@ -85,6 +92,11 @@ struct loop *monitor_loop(struct monitor *m)
     return m->loop;
 }
 
+struct guest *monitor_guest(struct monitor *m)
+{
+    return m->guest;
+}
+
 struct keeper *monitor_keeper(struct monitor *m)
 {
     return m->keeper;
@@ -121,7 +133,23 @@ const char *monitor_state(struct monitor *m)
     return name;
 }
 
-/** What is this process's alone of its resident memory. */
+/** Its share of the pages that it has in common with processes it was forked from or has forked,
+ * and all of its own: all machines' together are what they use. 0: not known. */
+static uint64_t shared_bytes(void)
+{
+    FILE *f = fopen("/proc/self/smaps_rollup", "re");
+    unsigned long kib = 0;
+    char line[128];
+
+    while (f && fgets(line, sizeof(line), f) && sscanf(line, "Pss_Anon: %lu", &kib) != 1) {
+        /* the next */
+    }
+    if (f)
+        (void)fclose(f);
+    return (uint64_t)kib << 10;
+}
+
+/** The anonymous memory that it has, at once. */
 static uint64_t private_bytes(void)
 {
     unsigned long size, resident, shared;
@@ -131,6 +159,29 @@ static uint64_t private_bytes(void)
     if (f)
         (void)fclose(f);
     return n == 3 ? (uint64_t)(resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+/** The memory of the host's that it uses. Counting shared pages takes milliseconds, so it is done
+ * where there are any, and not again and again. */
+static uint64_t used_bytes(struct monitor *m)
+{
+    int64_t now_ns = host_now_ns();
+
+    mutex_lock(&m->lock);
+    bool shares = m->shares_memory;
+    mutex_unlock(&m->lock);
+    if (shares && now_ns >= m->used_until_ns) {
+        m->used_bytes = shared_bytes();
+        m->used_until_ns = now_ns + USED_NS;
+    }
+    return shares && m->used_bytes ? m->used_bytes : private_bytes();
+}
+
+void monitor_shares_memory(struct monitor *m)
+{
+    mutex_lock(&m->lock);
+    m->shares_memory = true;
+    mutex_unlock(&m->lock);
 }
 
 json_t *monitor_info(struct monitor *m)
@@ -145,12 +196,11 @@ json_t *monitor_info(struct monitor *m)
     return json_pack("{s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:f, s:I, s:i, s:b, s:o}", "name",
                      m->instance->name, "state", monitor_state(m), "pid", (int)getpid(), "engine",
                      c->engine, "cpus", (json_int_t)c->cpus, "memory_bytes", (json_int_t)c->memory,
-                     "resident_bytes", (json_int_t)private_bytes(), "started",
+                     "resident_bytes", (json_int_t)used_bytes(m), "started",
                      (json_int_t)m->started_s, "cpu_seconds",
                      (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9, "guest_errors",
                      (json_int_t)guest_error_count(), "restarts", (int)restarts, "foreground",
-                     (int)(m->options.terminal_fd >= 0), "addresses",
-                     m->machine.config.net ? json_pack("[s]", "10.0.2.15") : json_array());
+                     (int)(m->options.terminal_fd >= 0), "addresses", guest_addresses(m->guest));
 }
 
 /** Replace last.json; it informs, and nothing depends on it. */
@@ -199,6 +249,7 @@ static int build(struct monitor *m, struct error *err)
     }
     if (r)
         return r;
+    m->goes_on = saved;
     hub_set_input(m->hub, type_into, vm);
     mutex_lock(&m->lock);
     m->vm = vm;
@@ -211,6 +262,7 @@ static void unbuild(struct monitor *m)
 {
     hub_set_input(m->hub, NULL, NULL);
     keeper_break(m->keeper);
+    guest_stop(m->guest);
     mutex_lock(&m->lock);
     while (m->holders)
         cond_wait(&m->changed, &m->lock);
@@ -251,6 +303,8 @@ static int open_all(struct monitor *m, struct error *err)
     if (!r)
         r = keeper_new(m, &m->keeper, err);
     if (!r)
+        r = guest_new(m, &m->guest, err);
+    if (!r)
         r = api_server_new(m->loop, socket, monitor_methods, m, &m->server, err);
     if (!r && (r = loop_start(m->loop)))
         (void)error_set(err, -r, "cannot start a thread: %s", strerror(-r));
@@ -266,6 +320,7 @@ int monitor_new(struct instance *in, const struct monitor_options *options, stru
         return error_set(err, ENOMEM, "out of memory");
     m->instance = in;
     m->options = *options;
+    m->shares_memory = options->build != NULL; /* a clone's */
     m->started_s = time(NULL);
     mutex_init(&m->lock);
     cond_init(&m->changed);
@@ -296,6 +351,7 @@ int monitor_start(struct monitor *m, struct error *err)
     if (!r) {
         monitor_event(m, "started", NULL);
         keeper_clean(m->keeper);
+        guest_start(m->guest, m->goes_on);
     }
     return r;
 }
@@ -352,6 +408,8 @@ void monitor_free(struct monitor *m)
         vm_stop(m->vm); /* calls that wait for it end */
     if (m->keeper)
         keeper_break(m->keeper);
+    if (m->guest)
+        guest_stop(m->guest);
     if (m->hub)
         hub_set_input(m->hub, NULL, NULL);
     if (m->loop) {
@@ -367,7 +425,8 @@ void monitor_free(struct monitor *m)
     struct vm *vm = m->vm;
     m->vm = NULL;
     mutex_unlock(&m->lock);
-    keeper_free(m->keeper); /* the server's calls are over */
+    guest_free(m->guest); /* the server's calls are over */
+    keeper_free(m->keeper);
     vm_free(vm);
     loop_free(m->loop);
     machine_done(&m->machine);

@@ -74,7 +74,7 @@ struct hub *monitor_hub(struct monitor *m);
 /** Tell all who listen; @body (an object, NULL) is taken. */
 void monitor_event(struct monitor *m, const char *name, json_t *body);
 
-/** What "info" answers; the caller's. */
+/** What "info" answers; the caller's. On the loop. */
 json_t *monitor_info(struct monitor *m);
 
 /** "running", "paused", "stopping", "restarting", "starting". */

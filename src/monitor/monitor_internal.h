@@ -32,6 +32,9 @@ void keeper_serve_break(struct api_call *call, json_t *args, void *arg);
 void clone_serve(struct api_call *call, json_t *args, void *arg);
 
 struct keeper *monitor_keeper(struct monitor *m);
+/** From now on its memory is in part another machine's, too. */
+void monitor_shares_memory(struct monitor *m);
+struct guest *monitor_guest(struct monitor *m);
 
 const struct vm_config *monitor_vm_config(const struct monitor *m);
 

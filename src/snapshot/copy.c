@@ -23,6 +23,7 @@
 
 struct copying {
     const struct instance *from;
+    const struct instance *to;
     const struct snapshots_copy *o;
     struct tree *source;
     const struct tree_point *point;
@@ -176,7 +177,7 @@ static int copy_config(struct copying *c, struct error *err)
     if (!rc)
         rc = config_set(&config, config_find("mac", err), mac, err);
     if (!rc)
-        rc = instance_share_files(c->from, &config, c->dir, err);
+        rc = instance_share_files(c->from, &config, c->dir, c->to->name, err);
     cleanup(freep) char *path = paths_format(err, "%s/instance.yaml", c->dir);
     cleanup(freep) char *fresh = rc ? NULL : config_format(&config, err);
     if (!rc)
@@ -234,7 +235,7 @@ static int write_tree(const struct copying *c, struct error *err)
 int snapshots_copy(const struct instance *from, struct instance *to, const struct snapshots_copy *o,
                    struct error *err)
 {
-    struct copying c = {.from = from, .o = o, .tree = tree_new()};
+    struct copying c = {.from = from, .to = to, .o = o, .tree = tree_new()};
     int rc = c.tree ? instance_tree(from, &c.source, err) : error_set(err, ENOMEM, "out of memory");
 
     assert(!o->linked || o->snapshot);
@@ -248,6 +249,8 @@ int snapshots_copy(const struct instance *from, struct instance *to, const struc
         rc = copy_state(&c, err);
     if (!rc)
         rc = copy_config(&c, err);
+    if (!rc && !o->state) /* a guest that goes on is told by who lets it */
+        rc = instance_mark_new(c.dir, INSTANCE_NEW_NAME | INSTANCE_NEW_IDENTITY, err);
     if (!rc)
         rc = write_tree(&c, err);
     if (!rc)

@@ -8,6 +8,7 @@
 #include "base/paths.h"
 #include "disk/disk.h"
 #include "store/recover.h"
+#include "store/seed.h"
 #include "store/store_internal.h"
 
 #include <errno.h>
@@ -159,11 +160,38 @@ static int share_as(const char *from, const char *dir, const char *name, struct 
     return r ? r : name_file(c, key, name, err);
 }
 
-int instance_share_files(const struct instance *from, const struct instance_config *c,
-                         const char *dir, struct error *err)
+int instance_renew_seed(const char *from, const char *to, const char *name, struct error *err)
 {
-    const char *const names[] = {c->kernel, c->initrd, c->firmware, c->payload, c->cloud_init};
-    int r = 0;
+    struct error why = {0};
+    char path[32];
+    cleanup(fd_closep) int fd = -1;
+    int r = seed_renew(from, name, &fd, &why);
+
+    if (r == -ENOTSUP)
+        return strcmp(from, to) != 0 ? store_share(from, to, err) : 0;
+    if (r)
+        return error_set(err, -r, "%s", error_text(&why));
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (!strcmp(from, to) && unlink(to))
+        return error_set(err, errno, "cannot remove '%s': %s", to, strerror(errno));
+    return store_share(path, to, err);
+}
+
+static int share_seed(const struct instance *from, const struct instance_config *c, const char *dir,
+                      const char *name, struct error *err)
+{
+    const char *file = config_own_file(c, "cloud-init");
+    cleanup(freep) char *old = file ? instance_path(from, err, "%s", file) : NULL;
+    cleanup(freep) char *new = file ? paths_format(err, "%s/%s", dir, file) : NULL;
+
+    return !file ? 0 : old && new ? instance_renew_seed(old, new, name, err) : -ENOMEM;
+}
+
+int instance_share_files(const struct instance *from, const struct instance_config *c,
+                         const char *dir, const char *name_of_new, struct error *err)
+{
+    const char *const names[] = {c->kernel, c->initrd, c->firmware, c->payload};
+    int r = share_seed(from, c, dir, name_of_new, err);
 
     for (size_t i = 0; !r && i <= ARRAY_SIZE(names); i++) {
         bool is_flash = i == ARRAY_SIZE(names);
@@ -197,6 +225,8 @@ static int fill(const char *dir, struct instance_config *c, const struct instanc
         r = write_tree(dir, has_disk ? id : NULL, base, err);
     if (!r)
         r = fill_identity(c, err);
+    if (!r && *c->image) /* our images have the agent */
+        r = instance_mark_new(dir, INSTANCE_NEW_NAME, err);
     if (!r)
         r = config_check(c, err);
     cleanup(freep) char *path = paths_format(err, "%s/instance.yaml", dir);

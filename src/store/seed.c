@@ -1,7 +1,7 @@
 /* NoCloud seed disks. Any thread.
  * Spec: cloud-init's documentation, "NoCloud": a file system labelled CIDATA or cidata, ISO 9660 or
  * vfat, with the files user-data and meta-data in its root. */
-#include "image/seed.h"
+#include "store/seed.h"
 
 #include "base/fd.h"
 #include "base/paths.h"
@@ -92,17 +92,12 @@ static int open_nameless(struct error *err)
                   : fd;
 }
 
-int seed_make(const char *user_data, const char *name, int *ret_fd, struct error *err)
+/** A seed disk with @size bytes of user data @user. */
+static int make(const char *user, size_t size, const char *name, int *ret_fd, struct error *err)
 {
-    cleanup(freep) char *user = NULL;
-    size_t size;
     uint64_t id;
-    int r = paths_read(user_data, USER_DATA_MAX, &user, &size, err);
+    int r;
 
-    if (!r)
-        r = check_user_data(user_data, user, err);
-    if (r)
-        return r;
     if (getrandom(&id, sizeof(id), 0) != sizeof(id))
         return error_set(err, errno, "no random numbers: %s", strerror(errno));
     cleanup(freep) char *meta = paths_format(err, "instance-id: %s-%016llx\nlocal-hostname: %s\n",
@@ -118,4 +113,59 @@ int seed_make(const char *user_data, const char *name, int *ret_fd, struct error
     if (!r)
         *ret_fd = fd_take(&fd);
     return r;
+}
+
+int seed_make(const char *user_data, const char *name, int *ret_fd, struct error *err)
+{
+    cleanup(freep) char *user = NULL;
+    size_t size;
+    int r = paths_read(user_data, USER_DATA_MAX, &user, &size, err);
+
+    if (!r)
+        r = check_user_data(user_data, user, err);
+    return r ? r : make(user, size, name, ret_fd, err);
+}
+
+/** All of the entry's data; NULL: it is too much, or damaged. */
+static char *read_entry(struct archive *a, struct archive_entry *e, size_t *ret_size)
+{
+    int64_t size = archive_entry_size(e);
+    char *data = size >= 0 && size <= USER_DATA_MAX ? malloc((size_t)size + 1) : NULL;
+
+    if (data && archive_read_data(a, data, (size_t)size) != size) {
+        free(data);
+        return NULL;
+    }
+    *ret_size = (size_t)size;
+    return data;
+}
+
+int seed_renew(const char *path, const char *name, int *ret_fd, struct error *err)
+{
+    struct archive *a = archive_read_new();
+    struct archive_entry *e;
+    cleanup(freep) char *user = NULL;
+    size_t size = 0;
+    bool has_meta = false;
+    unsigned others = 0;
+
+    if (!a || archive_read_support_format_iso9660(a) != ARCHIVE_OK ||
+        archive_read_open_filename(a, path, 1 << 16) != ARCHIVE_OK) {
+        archive_read_free(a);
+        return error_set(err, ENOTSUP, "'%s' is no seed disk", path);
+    }
+    while (others < 2 && archive_read_next_header(a, &e) == ARCHIVE_OK) {
+        const char *entry = archive_entry_pathname(e);
+
+        if (entry && !strcmp(entry, "user-data") && !user)
+            user = read_entry(a, e, &size);
+        else if (entry && !strcmp(entry, "meta-data"))
+            has_meta = true;
+        else
+            others++; /* the root folder is one */
+    }
+    archive_read_free(a);
+    if (!user || !has_meta || others > 1)
+        return error_set(err, ENOTSUP, "'%s' is no seed disk of Posada's", path);
+    return make(user, size, name, ret_fd, err);
 }

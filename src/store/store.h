@@ -64,6 +64,19 @@ must_check int instance_config(const struct instance *in, struct instance_config
 must_check int instance_write_config(const struct instance *in, const char *text,
                                      struct error *err);
 
+/** What the guest of an instance does not know of itself yet, and is to be told by its agent at the
+ * next start: a file in its folder. */
+enum instance_news {
+    INSTANCE_NEW_NAME = 1 << 0,     /* that its host name is the instance's */
+    INSTANCE_NEW_IDENTITY = 1 << 1, /* that it is a copy: machine-id, keys */
+};
+/** Note it in folder @dir of an instance that is being made. Flushed. */
+must_check int instance_mark_new(const char *dir, unsigned what, struct error *err);
+/** What is noted; 0: nothing. */
+unsigned instance_introduction(const struct instance *in);
+/** The guest has been told, and has written it down. */
+must_check int instance_introduced(const struct instance *in, struct error *err);
+
 /** The names of all instances, sorted; the caller frees each and the array. Sweeps what killed
  * creations and removals have left. */
 must_check int store_list(char ***ret, size_t *ret_n, struct error *err);
@@ -91,10 +104,17 @@ must_check int instance_create(struct instance *in, struct instance_config *conf
 must_check int instance_stage(struct instance *in, char **ret, struct error *err);
 must_check int instance_commit(struct instance *in, struct error *err);
 
-/** Give folder @dir of a new instance the files of @from's folder that @c names (kernel, initrd,
- * ...): shared, but for the flash, which its machine writes to. */
+/** Give folder @dir of new instance @name the files of @from's folder that @c names (kernel,
+ * initrd,
+ * ...): shared, but for the flash, which its machine writes to, and the seed disk, by which
+ * cloud-init sees another instance. */
 must_check int instance_share_files(const struct instance *from, const struct instance_config *c,
-                                    const char *dir, struct error *err);
+                                    const char *dir, const char *name, struct error *err);
+
+/** Put a seed disk like the file @from, by which cloud-init sees a new instance @name, at @to,
+ * which may be @from: one that Posada has not made is taken as it is. */
+must_check int instance_renew_seed(const char *from, const char *to, const char *name,
+                                   struct error *err);
 
 /** Delete the locked instance, which does not run. It is gone at once; its files after. */
 must_check int instance_remove(struct instance *in, struct error *err);

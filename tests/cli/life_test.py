@@ -374,6 +374,11 @@ def test_commands_on_one_instance_take_turns():
     clean_up()
 
 
+def seed_id(iso):
+    with open(iso, "rb") as f:
+        return re.search(rb"instance-id: (\S+)\n", f.read())[1].decode()
+
+
 def test_cloud_init():
     path = tmp.name + "/user-data"
     with open(path, "w") as f:
@@ -387,6 +392,27 @@ def test_cloud_init():
     assert b"#cloud-config\nhostname: x\n" in data and b"local-hostname: a\n" in data and b"instance-id: a-" in data
     blkid = subprocess.run(["blkid", "-p", "-s", "LABEL", "-s", "TYPE", "-o", "export", iso], capture_output=True, text=True)
     assert blkid.returncode == 0 and "TYPE=iso9660" in blkid.stdout and re.search("LABEL=cidata", blkid.stdout, re.I), blkid
+    # A copy and an import are other instances to cloud-init; a seed disk of somebody else's stays as it is.
+    seen = {seed_id(iso)}
+    ok("copy", "a", "c")
+    ok("export", "a", tmp.name + "/a.posada")
+    ok("import", tmp.name + "/a.posada", "--name", "i")
+    for name in "c", "i":
+        iso = info(name)["folder"] + "/seed.iso"
+        with open(iso, "rb") as f:
+            data = f.read()
+        assert b"#cloud-config\nhostname: x\n" in data and b"local-hostname: %s\n" % name.encode() in data
+        assert seed_id(iso).startswith(name + "-") and seed_id(iso) not in seen
+        seen.add(seed_id(iso))
+        with open(info(name)["folder"] + "/introduce") as f:
+            assert f.read() == "name\nidentity\n"
+    os.unlink(iso)
+    with open(iso, "w") as f:
+        f.write("somebody else's")
+    ok("copy", "i", "j")
+    with open(info("j")["folder"] + "/seed.iso") as f:
+        assert f.read() == "somebody else's"
+    ok("delete", "c", "i", "j")
     with open(path, "w") as f:
         f.write("hostname: x\n")
     fails("it must begin with '#cloud-config'", "launch", "debian", "b", "--cloud-init", path, status=2)

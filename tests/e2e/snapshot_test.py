@@ -177,6 +177,8 @@ def test_copies():
         assert block(s, 1) == want, (name, want)
         put(s, 2, name)
         s.close()
+        store.wait_for(lambda: store("exec", name, "--", "hostname").out == name + "\n", "its agent tells it its name")
+        assert not os.path.exists(store.folder(name) + "/introduce")
         with open(store.folder(name) + "/instance.yaml") as f:
             configs[name] = [line for line in f if line.startswith(("uuid", "mac"))]
     assert len({line for lines in configs.values() for line in lines}) == 8, configs

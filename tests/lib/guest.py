@@ -14,7 +14,7 @@ BOOT_SECONDS = 240
 class Shell:
     """A shell in the guest, on the console of a running instance."""
 
-    def __init__(self, path):
+    def __init__(self, path, prompt=r"# "):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(path)
         self.call("resize", columns=5000, rows=50)  # long commands are echoed on one line
@@ -22,7 +22,7 @@ class Shell:
         self.seen = b""
         self.number = 0
         self.send("\r")
-        self.expect(r"# ", BOOT_SECONDS)
+        self.expect(prompt, BOOT_SECONDS)
 
     def call(self, name, **args):
         self.socket.sendall(json.dumps({"id": 1, "call": name, "args": args}).encode() + b"\n")
@@ -97,8 +97,8 @@ class Store:
     def json(self, *args):
         return json.loads(self.ok(*args, "--json"))
 
-    def shell(self, name):
-        return Shell(f"{self.work}/run/posada/{name}/monitor.sock")
+    def shell(self, name, **kw):
+        return Shell(f"{self.work}/run/posada/{name}/monitor.sock", **kw)
 
     def folder(self, name):
         return f"{self.work}/data/posada/instances/{name}"
@@ -116,6 +116,12 @@ class Store:
         there = {f"{d}/{f}" for d in ("disks", "states") if os.path.isdir(f"{self.folder(name)}/{d}")
                  for f in os.listdir(f"{self.folder(name)}/{d}")}
         return there, named
+
+    def wait_for(self, condition, what, seconds=120):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, what
+            time.sleep(0.2)
 
     def settle(self, name, seconds=60):
         """Wait until all is merged and no file is left over."""
