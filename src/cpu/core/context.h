@@ -8,11 +8,15 @@
 must_check int cpu_contexts_init(struct cpu *c);
 void cpu_contexts_done(struct cpu *c);
 
-/** A page was entered in the place of another: the TLB grows if that happens often. It may be
- * empty afterwards. */
-void cpu_tlb_evicts(struct cpu_context *x, unsigned mmu);
+/** What is about to be entered in the current context's table of mode @mmu holds nowhere else: the
+ * table must be its own. False: it cannot, enter nothing. */
+bool cpu_own_table(struct cpu *c, unsigned mmu);
 
-/** Number of the bit in a context's `large`, and of that in `huge`, for @va. */
+/** A page was entered in the place of another: the current context's TLB grows if that happens
+ * often. It may be empty afterwards. */
+void cpu_tlb_evicts(struct cpu *c, unsigned mmu);
+
+/** Number of the bit in a table's `large`, and of that in `huge`, for @va. */
 static inline unsigned cpu_large_bit(uint64_t va)
 {
     return (unsigned)((va >> 21) * 0x9e3779b97f4a7c15ULL >> 52);
@@ -29,15 +33,15 @@ static inline unsigned cpu_tlb_index(const struct cpu_context *x, unsigned mmu, 
 static inline void cpu_tlb_set_global(struct cpu_context *x, unsigned mmu, uint64_t va, bool global)
 {
     unsigned i = cpu_tlb_index(x, mmu, va);
-    uint64_t bit = 1ULL << (i % 64);
+    uint64_t bit = 1ULL << (i % 64), *word = &x->tables[mmu].global[i / 64];
 
-    x->global[mmu][i / 64] = global ? x->global[mmu][i / 64] | bit : x->global[mmu][i / 64] & ~bit;
+    *word = global ? *word | bit : *word & ~bit;
 }
 static inline bool cpu_tlb_is_global(const struct cpu_context *x, unsigned mmu, uint64_t va)
 {
     unsigned i = cpu_tlb_index(x, mmu, va);
 
-    return x->global[mmu][i / 64] >> (i % 64) & 1;
+    return x->tables[mmu].global[i / 64] >> (i % 64) & 1;
 }
 
 /** Forget which blocks belong to which pc, in all address spaces. */
@@ -71,7 +75,7 @@ static inline unsigned cpu_fetch_mmu(const struct cpu *c)
 /** What the jump cache has for @pc in the current mode; NULL: nothing. */
 static inline struct jump_entry *cpu_find_jump(struct cpu *c, uint64_t pc)
 {
-    struct jump_entry *table = c->context->jumps[cpu_fetch_mmu(c)];
+    struct jump_entry *table = c->context->tables[cpu_fetch_mmu(c)].jumps;
     uint32_t mode = (uint32_t)c->mode | JUMP_VALID;
     unsigned i = jump_index(pc);
 

@@ -45,8 +45,9 @@ enum cpu_status {
  */
 
 /** Modes that translate differently; part of a block's key. RISC-V: U, S, S with SUM, M (bare). */
-#define CPU_MMU_MODES 4
-#define CPU_CONTEXTS  8 /* address spaces remembered */
+#define CPU_MMU_MODES  4
+#define CPU_MMU_SHARED 1 /* the mode of kernels, whose pages tend to be the same in all */
+#define CPU_CONTEXTS   9 /* address spaces remembered, the first being that without translation */
 
 /** Each TLB starts with 2^TLB_MIN_BITS entries and grows while it is too small. */
 #define TLB_MIN_BITS    9
@@ -97,31 +98,36 @@ struct tlb_memo {
 };
 #define TLB_MEMOS 256
 
+/** Translations for one mmu mode. Whole pages of the host: several address spaces may have the same
+ * one (context.c). */
+struct cpu_table {
+    uint32_t evicted;   /* pages that gave way to others since the last flush */
+    uint32_t memo_used; /* bit i: some of memos [i * TLB_MEMOS / 16 ...) are in use */
+    /* There are entries, some of which do not hold in all address spaces. */
+    bool tlb_used, tlb_local, jumps_used, jumps_local;
+    /* Bits of hashes of va >> 21 and va >> 30: pages of more than 4 KiB and up to 2 MiB, or larger
+     * ones, the largest of 2^huge_bits bytes, were entered there. */
+    unsigned huge_bits;
+    uint64_t huge;
+    uint64_t large[64];
+    /* Of jumps: bit (pc >> 12) % JUMP_PAGES for every pc, and for every 64 entries that may be
+     * used. */
+    uint64_t jump_pages[JUMP_PAGES / 64];
+    uint64_t jump_lines[JUMP_ENTRIES / 64 / 64];
+    uint64_t global[TLB_MAX_ENTRIES / 64]; /* entries of tlb that hold in all address spaces */
+    struct tlb_memo memos[2 * TLB_MEMOS];  /* of reads, then of writes */
+    struct tlb_entry tlb[TLB_MAX_ENTRIES];
+    struct jump_entry jumps[JUMP_ENTRIES];
+} __attribute__((aligned(MEM_PAGE_SIZE)));
+
 /** Translations of one address space. */
 struct cpu_context {
     uint32_t tlb_mask[CPU_MMU_MODES]; /* (entries - 1) * sizeof(struct tlb_entry) */
-    uint32_t evicted[CPU_MMU_MODES];  /* pages that gave way to others since the last flush */
     uint64_t key;                     /* guest's name of the address space (satp) */
     uint64_t last_used;               /* for eviction */
-    /* Bits of hashes of va >> 21 and va >> 30: pages of more than 4 KiB and up to 2 MiB, or larger
-     * ones, the largest of 2^huge_bits bytes, were entered there. */
-    uint64_t large[64];
-    uint64_t huge;
-    unsigned huge_bits;
-    /* Bit m: the TLB of mmu mode m, bit 4 + m: the jumps of fetch mode m */
-    uint8_t used;  /* have entries, */
-    uint8_t local; /* some of which do not hold in all address spaces */
     bool valid;
-    uint32_t
-        memo_used[CPU_MMU_MODES]; /* bit i: some of memos [i * TLB_MEMOS / 16 ...) are in use */
-    /* Of jumps: bit (pc >> 12) % JUMP_PAGES for every pc, and for every 64 entries that may be
-     * used. */
-    uint64_t jump_pages[CPU_MMU_MODES][JUMP_PAGES / 64];
-    uint64_t jump_lines[CPU_MMU_MODES][JUMP_ENTRIES / 64 / 64];
-    uint64_t global[CPU_MMU_MODES][TLB_MAX_ENTRIES / 64]; /* entries of tlb that hold in all */
-    struct tlb_memo memos[CPU_MMU_MODES][2 * TLB_MEMOS];  /* of reads, then of writes */
-    struct tlb_entry tlb[CPU_MMU_MODES][TLB_MAX_ENTRIES];
-    struct jump_entry jumps[CPU_MMU_MODES][JUMP_ENTRIES];
+    bool shares; /* its table of mode CPU_MMU_SHARED is that of all others that do */
+    struct cpu_table tables[CPU_MMU_MODES];
 };
 
 /** Result of the guest's page walk. */
@@ -187,12 +193,13 @@ struct cpu {
     struct vcpu_exit *exit;       /* where CPU_EXIT stores its cause; set during run */
     struct cpu_context *contexts; /* [init] CPU_CONTEXTS of them */
     uint64_t context_clock;
-    uint32_t index;    /* [init] hart ID */
-    uint32_t requests; /* [atomic] enum vcpu_request bits and CPU_REQ_* not yet honoured */
-    uint64_t irqs;     /* [atomic] interrupt inputs, bit = number given to vcpu_set_irq() */
-    uint32_t sleeping; /* [atomic] in WFI: cpu_set_attention() must wake the thread */
-    bool trap_ebreak;  /* a debugger wants EBREAK */
-    bool slow_memory;  /* watchpoints or check: every data access takes the slow path */
+    unsigned contexts_owned; /* times that a context ceased to share */
+    uint32_t index;          /* [init] hart ID */
+    uint32_t requests;       /* [atomic] enum vcpu_request bits and CPU_REQ_* not yet honoured */
+    uint64_t irqs;           /* [atomic] interrupt inputs, bit = number given to vcpu_set_irq() */
+    uint32_t sleeping;       /* [atomic] in WFI: cpu_set_attention() must wake the thread */
+    bool trap_ebreak;        /* a debugger wants EBREAK */
+    bool slow_memory;        /* watchpoints or check: every data access takes the slow path */
     const struct vcpu_debug *debug; /* NULL, or what a debugger wants */
     struct cpu_stats stats;         /* [atomic] relaxed, by cpu_count() */
 };
@@ -304,7 +311,7 @@ enum cpu_status cpu_store_slow(struct cpu *c, uint64_t va, unsigned size, unsign
 static inline struct tlb_entry *tlb_at(struct cpu *c, uint64_t va, unsigned mmu)
 {
     static_assert(sizeof(struct tlb_entry) == 1 << (MEM_PAGE_BITS - 7), "shift and mask");
-    return (struct tlb_entry *)(void *)((char *)c->context->tlb[mmu] +
+    return (struct tlb_entry *)(void *)((char *)c->context->tables[mmu].tlb +
                                         ((va >> 7) & c->context->tlb_mask[mmu]));
 }
 

@@ -31,16 +31,18 @@ static uint64_t slow_tag(uint64_t va)
 static void enter(struct cpu *c, uint64_t va, unsigned mmu, const struct cpu_translation *t,
                   const struct mem_region *r)
 {
-    struct cpu_context *x = c->context;
-    const struct tlb_entry *old = tlb_at(c, va, mmu);
+    struct cpu_table *table = &c->context->tables[mmu];
     uint64_t page = va & ~(uint64_t)(MEM_PAGE_SIZE - 1);
     uint64_t offset = (t->gpa.v & ~(uint64_t)(MEM_PAGE_SIZE - 1)) - r->base.v;
     uint64_t data_tag = c->slow_memory ? slow_tag(va) : tlb_tag(va);
     struct tlb_entry n = {.addend = (uint64_t)(uintptr_t)(r->host + offset) - page};
-    uint64_t there = old->tag[CPU_READ] | old->tag[CPU_WRITE] | old->tag[CPU_FETCH];
 
+    if (!t->global && !cpu_own_table(c, mmu))
+        return;
+    const struct tlb_entry *old = tlb_at(c, va, mmu);
+    uint64_t there = old->tag[CPU_READ] | old->tag[CPU_WRITE] | old->tag[CPU_FETCH];
     if (there && tlb_tag(there) != tlb_tag(va))
-        cpu_tlb_evicts(x, mmu);
+        cpu_tlb_evicts(c, mmu);
     if (t->prot[CPU_FETCH])
         n.tag[CPU_FETCH] = tlb_tag(va);
     if (t->prot[CPU_READ])
@@ -55,14 +57,14 @@ static void enter(struct cpu *c, uint64_t va, unsigned mmu, const struct cpu_tra
             __atomic_load_n(flags, __ATOMIC_SEQ_CST) & MEM_PAGE_CODE ? slow_tag(va) : data_tag;
     }
     *tlb_at(c, va, mmu) = n;
-    x->used |= (uint8_t)(1u << mmu);
-    x->local |= (uint8_t)(t->global ? 0 : 1u << mmu);
-    cpu_tlb_set_global(x, mmu, va, t->global);
+    table->tlb_used = true;
+    table->tlb_local |= !t->global;
+    cpu_tlb_set_global(c->context, mmu, va, t->global);
     if (t->page_bits > 21) {
-        x->huge |= t->page_bits > 30 ? ~0ULL : 1ULL << cpu_huge_bit(va);
-        x->huge_bits = MAX(x->huge_bits, t->page_bits);
+        table->huge |= t->page_bits > 30 ? ~0ULL : 1ULL << cpu_huge_bit(va);
+        table->huge_bits = MAX(table->huge_bits, t->page_bits);
     } else if (t->page_bits > MEM_PAGE_BITS) {
-        x->large[cpu_large_bit(va) / 64] |= 1ULL << (cpu_large_bit(va) % 64);
+        table->large[cpu_large_bit(va) / 64] |= 1ULL << (cpu_large_bit(va) % 64);
     }
     cpu_count(&c->stats.tlb_fills);
 }

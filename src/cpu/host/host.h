@@ -40,7 +40,7 @@ struct host_env {
     /* Memos: what an access in a loop found in the TLB last, a tag and an addend. Number i of mode
      * m is at memo + m * memo_stride + 16 * i; the first memo_count (a power of two) are of reads,
      * as many then of writes. One that is written sets bit i / (memo_count / 16) of the 32-bit word
-     * at memo_used + 4 * m. memo_count 0: there are none. */
+     * at memo_used + m * memo_stride. memo_count 0: there are none. */
     uint32_t memo, memo_stride, memo_count, memo_used;
     bool memo_all; /* not only where the page is likely to be the same again: for tests */
     /* The jump cache entry of pc is number ((pc ^ pc >> jump_bits) >> 1) & (2^jump_bits - 1) of

@@ -183,7 +183,8 @@ void memo_miss(struct asm_state *a, const struct stub *s)
                    entry + (i->op == IR_STORE ? env->tlb_tag_write : env->tlb_tag_read)));
     emit_op(&a->e, X_STORE, true, RCX, memo_field(a, s, MEMO_TAG));
     emit_op(&a->e, X_STORE, true, addend, memo_field(a, s, MEMO_ADDEND));
-    emit_op_imm(&a->e, X_GROUP1, false, G1_OR, rm_mem(REG_CONTEXT, env->memo_used + 4 * i->aux), 4);
+    emit_op_imm(&a->e, X_GROUP1, false, G1_OR,
+                rm_mem(REG_CONTEXT, env->memo_used + (int64_t)env->memo_stride * i->aux), 4);
     emit32(&a->e, 1u << ((unsigned)s->memo / (env->memo_count / 16)));
     emit_jmp(&a->e, s->access);
     emit_fix(miss, a->e.p);

@@ -101,10 +101,10 @@ void m_env(struct host_env *ret)
         .tlb_tag_read = offsetof(struct m_tlb_entry, tag[0]),
         .tlb_tag_write = offsetof(struct m_tlb_entry, tag[1]),
         .tlb_addend = offsetof(struct m_tlb_entry, addend),
-        .memo = offsetof(struct m_context, memos),
-        .memo_stride = sizeof(((struct m_context *)0)->memos[0]),
+        .memo = offsetof(struct m_context, memo[0].memos),
+        .memo_stride = sizeof(((struct m_context *)0)->memo[0]),
         .memo_count = M_MEMOS,
-        .memo_used = offsetof(struct m_context, memo_used),
+        .memo_used = offsetof(struct m_context, memo[0].used),
         .memo_all = true,
         .jumps = offsetof(struct m_context, jumps),
         .jump_bits = M_JUMP_BITS,
@@ -212,7 +212,7 @@ void m_init(struct m_state *s, struct m_machine *m, uint64_t seed)
             e->addend = (uint64_t)(uintptr_t)m->ram - M_DATA;
         }
     memset(m->context.jumps, 0, sizeof(m->context.jumps));
-    memset(m->context.memos, 0, sizeof(m->context.memos));
+    memset(m->context.memo, 0, sizeof(m->context.memo));
 }
 
 /* --- Units */

@@ -27,8 +27,10 @@ struct m_jump {
 struct m_context {
     uint32_t tlb_mask[2];
     struct m_tlb_entry tlb[2][1 << M_TLB_BITS];
-    uint32_t memo_used[2];
-    uint64_t memos[2][2][M_MEMOS][2];
+    struct {
+        uint32_t used;
+        uint64_t memos[2][M_MEMOS][2];
+    } memo[2];
     struct m_jump jumps[1 << M_JUMP_BITS];
 };
 
