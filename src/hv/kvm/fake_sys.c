@@ -49,6 +49,16 @@ static int new_fd(struct fake_kernel *f, int rc, int fd)
     return fd;
 }
 
+static int fake_read(void *arg, int fd, void *buf, size_t size, uint64_t offset)
+{
+    const struct fake_kernel *f = arg;
+
+    if (fd < FAKE_STATS_FD || offset > sizeof(f->stats) || size > sizeof(f->stats) - offset)
+        return -EIO;
+    memcpy(buf, f->stats + offset, size);
+    return 0;
+}
+
 static int supported_cpuid(struct kvm_cpuid2 *c)
 {
     static const struct kvm_cpuid_entry2 rows[] = {
@@ -250,6 +260,8 @@ static int vcpu_ioctl(struct fake_kernel *f, struct fake_vcpu *v, unsigned long 
     case KVM_NMI:
         v->nmis++;
         return 0;
+    case KVM_GET_STATS_FD:
+        return new_fd(f, f->no_stats ? -ENOTTY : 0, FAKE_STATS_FD + (int)(v - f->vcpus));
     case KVM_KVMCLOCK_CTRL:
         return -EINVAL;
     default:
@@ -281,6 +293,7 @@ void fake_kernel_init(struct fake_kernel *f)
                 .map = fake_map,
                 .unmap = fake_unmap,
                 .close = fake_close,
+                .read = fake_read,
                 .has_extension = fake_has_extension,
                 .arg = f},
         .api = KVM_API_VERSION,

@@ -5,7 +5,13 @@
 
 #include "hv/kvm/kvm_internal.h"
 
-enum { FAKE_VCPUS = 4, FAKE_DEVICE_FD = 1000, FAKE_VM_FD, FAKE_VCPU_FD };
+enum {
+    FAKE_VCPUS = 4,
+    FAKE_DEVICE_FD = 1000,
+    FAKE_VM_FD,
+    FAKE_VCPU_FD,
+    FAKE_STATS_FD = FAKE_VCPU_FD + FAKE_VCPUS
+};
 
 struct fake_vcpu {
     struct kvm_run *run;
@@ -41,7 +47,9 @@ struct fake_kernel {
     struct kvm_clock_data clock;
     unsigned gsi[24];
     struct kvm_msi msi;
-    int open_fds; /* opened and not closed */
+    int open_fds;       /* opened and not closed */
+    uint8_t stats[256]; /* what a vCPU's statistics read as */
+    bool no_stats;
     /** What KVM_RUN does: 0 or -errno. NULL: waits for immediate_exit. */
     int (*run)(struct fake_kernel *f, struct fake_vcpu *v);
     unsigned runs;

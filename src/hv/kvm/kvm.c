@@ -330,23 +330,3 @@ void kvm_reset_chips(struct kvm *k)
     }
     (void)kvm_vm_ioctl(k, KVM_SET_PIT2, (uintptr_t)&pit);
 }
-
-bool kvm_next_count(struct kvm *k, size_t *i, const char **ret_name, uint64_t *ret_count)
-{
-    static const char *const names[KVM_COUNTS] = {
-        [KVM_COUNT_RUN] = "kvm_runs",          [KVM_COUNT_IO] = "kvm_io_exits",
-        [KVM_COUNT_MMIO] = "kvm_mmio_exits",   [KVM_COUNT_SIGNAL] = "kvm_signal_exits",
-        [KVM_COUNT_DEBUG] = "kvm_debug_exits", [KVM_COUNT_OTHER] = "kvm_other_exits",
-    };
-
-    if (*i >= KVM_COUNTS)
-        return false;
-    *ret_name = names[*i];
-    *ret_count = 0;
-    for (unsigned n = 0; n < k->config.cpus; n++) {
-        if (k->vcpus[n])
-            *ret_count += __atomic_load_n(&k->vcpus[n]->counts[*i], __ATOMIC_RELAXED);
-    }
-    ++*i;
-    return true;
-}

@@ -83,8 +83,4 @@ struct kvm_entry {
 enum { KVM_ENTRY_CS = 0x10, KVM_ENTRY_DS = 0x18, KVM_ENTRY_TSS = 0x20 };
 must_check int kvm_vcpu_enter_at(struct vcpu *v, const struct kvm_entry *entry, struct error *err);
 
-/** Why processors left the guest, counted: rows of names and sums over all vCPUs. *@i starts at 0;
- * false at the end. Any thread (may lag). */
-bool kvm_next_count(struct kvm *k, size_t *i, const char **ret_name, uint64_t *ret_count);
-
 #endif

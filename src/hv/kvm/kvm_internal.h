@@ -21,6 +21,8 @@ struct kvm_sys {
     int (*map)(void *arg, int fd, size_t size, void **ret); /* MAP_SHARED, read and write */
     void (*unmap)(void *arg, void *p, size_t size);
     void (*close)(void *arg, int fd);
+    /** All of @size bytes at @offset: 0, or -errno. */
+    int (*read)(void *arg, int fd, void *buf, size_t size, uint64_t offset);
     bool (*has_extension)(void *arg); /* the processor's: VT-x or SVM */
     void *arg;
 };
@@ -118,6 +120,10 @@ int kvm_vcpu_get_reg(struct vcpu *vcpu, unsigned id, uint64_t *ret);
 int kvm_vcpu_set_reg(struct vcpu *vcpu, unsigned id, uint64_t value);
 const struct vcpu_reg *kvm_vcpu_registers(struct vcpu *vcpu, size_t *ret_count);
 int kvm_vcpu_translate(struct vcpu *vcpu, gva_t va, enum vcpu_access access, gpa_t *ret);
+
+/* counters.c */
+
+size_t kvm_vcpu_counters(struct vcpu *vcpu, struct counter *ret, size_t max);
 
 /* debug.c */
 

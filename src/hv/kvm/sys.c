@@ -43,6 +43,13 @@ static void sys_close(void *arg, int fd)
         (void)close(fd); /* nothing was written through it */
 }
 
+static int sys_read(void *arg, int fd, void *buf, size_t size, uint64_t offset)
+{
+    ssize_t n = pread(fd, buf, size, (off_t)offset);
+
+    return n == (ssize_t)size ? 0 : n < 0 ? -errno : -EIO;
+}
+
 static bool sys_has_extension(void *arg)
 {
     unsigned a;
@@ -61,5 +68,6 @@ const struct kvm_sys kvm_sys_host = {
     .map = sys_map,
     .unmap = sys_unmap,
     .close = sys_close,
+    .read = sys_read,
     .has_extension = sys_has_extension,
 };

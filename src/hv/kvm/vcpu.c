@@ -245,6 +245,7 @@ const struct vcpu_ops kvm_vcpu_ops = {
     .translate = kvm_vcpu_translate,
     .set_debug = kvm_vcpu_set_debug,
     .instructions = instructions,
+    .counters = kvm_vcpu_counters,
     .save = kvm_vcpu_save,
     .load = kvm_vcpu_load,
     .free = vcpu_kvm_free,
