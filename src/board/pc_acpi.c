@@ -267,6 +267,8 @@ static uint32_t put_madt(const struct pc_board *b, struct acpi_tables *t)
     return at;
 }
 
+/** The last bus is the first: a kernel that is told of more looks for 32 devices on each of them,
+ * two exits for each. */
 static uint32_t put_mcfg(const struct pc_board *b, struct acpi_tables *t)
 {
     uint32_t at = acpi_begin(t, "MCFG", 1);
@@ -275,7 +277,7 @@ static uint32_t put_mcfg(const struct pc_board *b, struct acpi_tables *t)
     acpi_put_number(t, 8, window_base(b));
     acpi_put_number(t, 2, 0);
     acpi_put_number(t, 1, 0);
-    acpi_put_number(t, 1, (PC_ECAM_SIZE >> 20) - 1);
+    acpi_put_number(t, 1, 0);
     acpi_put_number(t, 4, 0);
     acpi_end(t);
     return at;

@@ -165,6 +165,9 @@ TEST(tables_hang_together)
     uint64_t smbios = rd(PC_SMBIOS + 16, 8);
     EXPECT_EQ(rd(smbios, 2), 26 << 8); /* firmware's structure, the first */
     EXPECT_TRUE(smbios + rd(PC_SMBIOS + 12, 4) <= 0x100000);
+    uint64_t mcfg = rd(xsdt + 36 + 16, 8);
+    EXPECT_EQ(rd(mcfg + 44, 8), PC_ECAM);
+    EXPECT_EQ(rd(mcfg + 55, 1), 0); /* the last bus: only what is there is looked through */
     uint64_t fadt = rd(xsdt + 36, 8);
     EXPECT_EQ(rd(fadt + 4, 4), 276);
     EXPECT_EQ(rd(fadt + 140, 8), rd(fadt + 40, 4)); /* X_DSDT */
