@@ -176,12 +176,29 @@ static void insert_gets(struct ir_func *f, const struct ir_insn *gets, unsigned 
     }
 }
 
+/** Where a branch skips the jump behind it, both being within the unit, branch the other way. */
+static void turn_branches(struct ir_func *f)
+{
+    for (unsigned n = 0; n + 2 < f->count; n++) {
+        struct ir_insn *i = &f->insns[n], *jump = i + 1;
+        int64_t target = jump->imm;
+
+        if (i->op != IR_BRANCH || jump->op != IR_EXIT_DIRECT || i[2].op != IR_LABEL ||
+            i[2].imm != i->imm || ir_label_at(f, target) < 0)
+            continue;
+        jump->imm = i->imm;
+        i->imm = target;
+        i->aux = (uint8_t)ir_cc_not(i->aux);
+    }
+}
+
 void ir_pass_region(struct ir_func *f)
 {
     struct slot_use uses[SLOTS];
     struct ir_insn gets[MAX_INTS + MAX_FLOATS];
     unsigned count;
 
+    turn_branches(f);
     weigh(f);
     count = choose(uses, collect(f, uses, f->uses), gets);
     for (unsigned n = 0; n < count; n++)

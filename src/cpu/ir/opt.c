@@ -203,14 +203,15 @@ static void extension(struct pass *p)
 }
 
 /** (x op c1) op c2 = x op (c1 op c2) for the associative @op; the current op's second operand is
- * constant. */
+ * constant. If others use the first result, it had best be used here, too: x may die there. */
 static bool reassociate(struct pass *p)
 {
     struct ir_insn *i = p->i, *d = def(p, i->arg[0]), folded;
     uint64_t v[2], r;
     uint16_t c;
 
-    if (d->op != i->op || d->type != i->type || !is_const(p, d->arg[1]))
+    if (d->op != i->op || d->type != i->type || !is_const(p, d->arg[1]) ||
+        p->f->uses[i->arg[0]] != 1)
         return false;
     v[0] = (uint64_t)def(p, d->arg[1])->imm;
     v[1] = (uint64_t)def(p, i->arg[1])->imm;
@@ -222,6 +223,45 @@ static bool reassociate(struct pass *p)
         return false;
     i->arg[0] = use(p, d->arg[0]);
     return true;
+}
+
+/** A NOP right before the current op's constant, and behind temp @after: the place of an op that
+ * computes something from it. NONE: there is none. */
+static uint16_t take_nop(const struct pass *p, uint16_t after)
+{
+    unsigned n = p->i->arg[1];
+
+    return n && n - 1 > after && p->f->insns[n - 1].op == IR_NOP ? (uint16_t)(n - 1) : NONE;
+}
+
+/** (x << a) >> c, which is how base RISC-V extends: an extension of x's low bytes if a == c; if a >
+ * c, that shifted to the left, which frees this op of waiting for the first shift. */
+static void shift_back(struct pass *p, unsigned c)
+{
+    struct ir_insn *i = p->i, *d = def(p, i->arg[0]);
+    unsigned bits = 8 * ir_type_size(i->type), a;
+    struct ir_insn low = {.op = i->op == IR_SAR ? IR_SEXT : IR_ZEXT, .type = i->type, .nargs = 1};
+    uint16_t at, k;
+
+    if (d->op != IR_SHL || d->type != i->type || !is_const(p, d->arg[1]))
+        return;
+    a = (unsigned)def(p, d->arg[1])->imm & (bits - 1);
+    if (a < c || (bits - a != 8 && bits - a != 16 && bits - a != 32))
+        return;
+    low.size = (uint8_t)((bits - a) / 8);
+    low.arg[0] = use(p, d->arg[0]);
+    if (a == c) {
+        *i = low;
+        extension(p);
+        return;
+    }
+    at = take_nop(p, d->arg[0]);
+    k = at == NONE ? NONE : reuse_const(p, i->arg[1], a - c);
+    if (k == NONE)
+        return;
+    p->f->insns[at] = low;
+    p->f->uses[at] = 1;
+    become(p, IR_SHL, at, k);
 }
 
 /** Ops whose second operand is the constant @c. */
@@ -262,8 +302,11 @@ static void with_constant(struct pass *p, int64_t c)
     case IR_SAR:
     case IR_ROL:
     case IR_ROR:
-        if (!(c & (8 * ir_type_size(i->type) - 1)) && wide_x)
+        c &= 8 * ir_type_size(i->type) - 1;
+        if (!c && wide_x)
             replace(p, x);
+        else if (i->op == IR_SHR || i->op == IR_SAR)
+            shift_back(p, (unsigned)c);
         break;
     case IR_MUL:
         if (c == 0) {
@@ -278,6 +321,23 @@ static void with_constant(struct pass *p, int64_t c)
         break;
     default:
         break;
+    }
+}
+
+/** A sum with something shifted by 1 to 3 is one op. */
+static void scaled_sum(struct pass *p)
+{
+    struct ir_insn *i = p->i;
+
+    for (unsigned k = 0; k < 2; k++) {
+        const struct ir_insn *d = def(p, i->arg[k]);
+
+        if (d->op != IR_SHL || d->type != i->type || !is_const(p, d->arg[1]) ||
+            def(p, d->arg[1])->imm < 1 || def(p, d->arg[1])->imm > 3)
+            continue;
+        i->imm = def(p, d->arg[1])->imm;
+        become(p, IR_ADDSHL, use(p, d->arg[0]), i->arg[!k]);
+        return;
     }
 }
 
@@ -362,6 +422,8 @@ static void integer(struct pass *p)
         with_constant(p, def(p, i->arg[1])->imm);
     else if (i->nargs == 2 && i->arg[0] == i->arg[1])
         same_operands(p);
+    else if (i->op == IR_ADD)
+        scaled_sum(p);
 }
 
 /* --- The rest */
@@ -381,6 +443,20 @@ static void address(struct pass *p)
         return;
     i->arg[0] = use(p, d->arg[0]);
     i->disp = (int32_t)disp;
+}
+
+/** The bits of a float may be stored from where it is. */
+static void store(struct pass *p)
+{
+    struct ir_insn *i = p->i;
+    const struct ir_insn *d = def(p, i->arg[1]);
+
+    address(p);
+    if (d->op != IR_BITCAST || i->size < 4)
+        return;
+    if (i->size == 4 && def(p, d->arg[0])->op == IR_FBOX)
+        d = def(p, d->arg[0]);
+    i->arg[1] = use(p, d->arg[0]);
 }
 
 static void conversion(struct pass *p)
@@ -408,8 +484,10 @@ static void rewrite(struct pass *p)
         break;
     case IR_LOAD:
     case IR_LOADS:
-    case IR_STORE:
         address(p);
+        break;
+    case IR_STORE:
+        store(p);
         break;
     case IR_CALL:
         if (i->aux & IR_CALL_WRITES)

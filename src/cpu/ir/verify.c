@@ -159,7 +159,9 @@ static int check_size(const struct check *c)
     case IR_LOADS:
     case IR_STORE:
         if (!is_pow2(i->size) || i->size > ir_type_size(value) ||
-            (ir_is_float(value) && i->size != ir_type_size(value)))
+            (ir_is_float(value) &&
+             i->size <
+                 (i->op == IR_STORE ? 4 : ir_type_size(value)))) /* the low half may be stored */
             return bad(c, "the size does not suit the type");
         if ((i->op == IR_GET || i->op == IR_SET) && i->disp < 0)
             return bad(c, "negative state offset");

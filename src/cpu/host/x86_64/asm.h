@@ -282,6 +282,11 @@ struct rm regs_use_rm(struct asm_state *a, uint16_t v);
 unsigned regs_def(struct asm_state *a);
 /** The same, preferably the one of @v, an operand that is not needed once the result is written. */
 unsigned regs_def_reuse(struct asm_state *a, uint16_t v);
+/** The same, written when all operands have been read and nothing looks at state any more: it may
+ * be the register of any value that dies here. */
+unsigned regs_def_late(struct asm_state *a, uint16_t v);
+/** Had the result better be in another register than @v's, which is to be had? */
+bool regs_wants_other(const struct asm_state *a, uint16_t v);
 /** The same, holding a copy of @v to start with: its own register if it dies here. */
 unsigned regs_def_from(struct asm_state *a, uint16_t v);
 /** Register for value @v, which is not an op's result. */

@@ -46,7 +46,7 @@ static void arithmetic(struct asm_state *a, unsigned op)
         y = i->arg[0];
     }
     rm = regs_use_rm(a, y);
-    if ((a->features & HOST_AVX) && !dies_here(a, x)) {
+    if ((a->features & HOST_AVX) && (!dies_here(a, x) || regs_wants_other(a, x))) {
         rx = regs_use(a, x);
         dst = regs_def_reuse(a, y);
         emit_vex(&a->e, op, false, dst, rx, rm);

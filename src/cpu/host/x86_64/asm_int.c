@@ -39,7 +39,8 @@ static void add(struct asm_state *a)
         x = i->arg[1];
         y = i->arg[0];
     }
-    if (dies_here(a, x) || (dies_here(a, y) && !is_const(a, y))) {
+    if ((dies_here(a, x) && !regs_wants_other(a, x)) ||
+        (dies_here(a, y) && !is_const(a, y) && !regs_wants_other(a, y))) {
         alu(a, X_ADD, G1_ADD, true);
     } else if (is_imm(a, y, wide(a) ? 8 : 4, &imm)) {
         rx = regs_use(a, x);

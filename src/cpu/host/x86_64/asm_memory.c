@@ -128,7 +128,7 @@ static void load(struct asm_state *a)
     unsigned base = regs_use(a, i->arg[0]), addend;
     struct stub *s = memory_stub(a, STUB_LOAD, base, 0);
 
-    s->dst = (int8_t)regs_def_reuse(a, i->arg[0]);
+    s->dst = (int8_t)regs_def_late(a, i->arg[0]);
     addend = translate(a, s);
     asm_load_from(a, i, (unsigned)s->dst, rm_sib(addend, base, 0, i->disp));
     s->resume = a->e.p;

@@ -153,6 +153,23 @@ static void end_stretch(struct asm_state *a, unsigned last_look)
     }
 }
 
+/** What is computed in place of an operand that dies had best have that operand where it is wanted
+ * itself. */
+static void pass_wants(struct asm_state *a)
+{
+    const struct ir_func *f = a->f;
+
+    for (unsigned n = f->count; n--;) {
+        const struct ir_insn *i = &f->insns[n];
+        const struct ir_insn *d = i->nargs ? &f->insns[i->arg[0]] : NULL;
+
+        if (a->values[n].want >= 0 && d && a->values[i->arg[0]].last_use == n &&
+            a->values[i->arg[0]].want < 0 && d->op != IR_GET && d->op != IR_CONST &&
+            ir_is_float(d->type) == ir_is_float(i->type))
+            a->values[i->arg[0]].want = a->values[n].want;
+    }
+}
+
 void regs_liveness(struct asm_state *a)
 {
     const struct ir_func *f = a->f;
@@ -198,6 +215,7 @@ void regs_liveness(struct asm_state *a)
         }
     }
     end_stretch(a, last_look);
+    pass_wants(a);
 }
 
 /* --- Moving values */
@@ -451,6 +469,27 @@ unsigned regs_def_reuse(struct asm_state *a, uint16_t n)
     bind(a, (uint16_t)a->cur, reg);
     a->pinned |= 1u << reg;
     return reg;
+}
+
+unsigned regs_def_late(struct asm_state *a, uint16_t n)
+{
+    int want = a->values[a->cur].want;
+    uint16_t held = want >= 0 ? a->regs[want] : ASM_NONE;
+
+    if (held == ASM_NONE || (a->pinned >> want & 1) || a->values[held].last_use != a->cur)
+        return regs_def_reuse(a, n);
+    release_spill(a, &a->values[held]);
+    drop(a, (unsigned)want);
+    bind(a, (uint16_t)a->cur, (unsigned)want);
+    a->pinned |= 1u << want;
+    return (unsigned)want;
+}
+
+bool regs_wants_other(const struct asm_state *a, uint16_t n)
+{
+    int want = a->values[a->cur].want;
+
+    return want >= 0 && a->values[n].reg != want && is_free(a, (unsigned)want);
 }
 
 unsigned regs_def_from(struct asm_state *a, uint16_t n)
