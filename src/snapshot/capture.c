@@ -35,7 +35,7 @@ static int snap(struct capture *c, struct error *err)
         rc = c->at_rest(c->arg, err);
     if (rc)
         return rc;
-    pid_t child = vm_fork(c->vm);
+    pid_t child = vm_fork(c->vm, c->adopt);
     if (child == 0) {
         c->child_main(c);
         _exit(1);

@@ -1,9 +1,9 @@
 /* Live clones: a second machine with the memory and state of a running one, in a process of its
  * own.
  *
- * The child of a capture keeps the machine's memory, copy-on-write, and throws away the rest of
- * what it was: descriptors are closed (locks on disks are the parent's alone then), and the
- * parent's structures are never looked at again but to take the memory over.
+ * The child of a capture keeps the machine's memory, copy-on-write, and what was translated of it,
+ * and throws away the rest of what it was: descriptors are closed (locks on disks are the parent's
+ * alone then), and the parent's structures are never looked at again but to take these over.
  *
  * Threads: see snapshot.h. */
 #include "base/fd.h"
@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 struct snapshot_seed {
-    struct mem *mem;
+    struct vm *vm;
     const uint8_t *state;
     size_t state_size;
 };
@@ -55,7 +55,7 @@ static void child_main(struct capture *c)
 {
     const struct snapshot_clone *o = container_of(c, struct clone, capture)->options;
     struct snapshot_seed seed = {
-        .mem = vm_mem(c->vm),
+        .vm = c->vm,
         .state = c->state,
         .state_size = c->state_size,
     };
@@ -78,6 +78,7 @@ int snapshot_clone(struct vm *vm, const struct snapshot_clone *options, pid_t *r
         .capture = {.vm = vm,
                     .at_rest = at_rest,
                     .child_main = child_main,
+                    .adopt = true,
                     .arg = (void *)(uintptr_t)options},
         .options = options,
     };
@@ -98,7 +99,7 @@ int snapshot_grow(const struct snapshot_seed *seed, struct vm_config *config, st
     struct vm *vm = NULL;
 
     config->no_boot = true;
-    config->adopt = seed->mem;
+    config->adopt = seed->vm;
     int rc = vm_new(config, &vm, err);
     if (!rc)
         rc = state_in_new(seed->state, seed->state_size, &in, err);

@@ -17,6 +17,7 @@ struct capture {
     struct vm *vm;
     int (*at_rest)(void *arg, struct error *err); /* NULL = nothing to do */
     void (*child_main)(struct capture *c);        /* in the child; should not return */
+    bool adopt;                                   /* where a machine is to go on: vm_fork() */
     void *arg;
 
     /* Filled. */

@@ -7,8 +7,6 @@
 #include "disk/throttle.h"
 #include "net/net.h"
 
-struct mem;
-
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -60,6 +58,8 @@ struct vm_port_config {
 #define VM_MAX_PORTS  8
 #define VM_MAX_OEM    64
 
+struct vm;
+
 /** All strings are borrowed and must live as long as the vm. */
 struct vm_config {
     const char *name;
@@ -109,7 +109,8 @@ struct vm_config {
     bool perf_map, gdb_jit; /* name generated code for perf, for gdb */
     const char *dump_elf;   /* write generated code to this ELF file in the end; NULL = no */
     bool no_boot;           /* load nothing: a saved state comes before the start */
-    struct mem *adopt; /* its RAM becomes this machine's: mem_adopt(); with no_boot; NULL = none */
+    struct vm *adopt;     /* in a child of vm_fork(): its RAM, and what was translated, become this
+                             machine's; with no_boot; NULL = none */
     const char *dump_dtb; /* write the device tree blob there and stop; NULL = no */
 };
 

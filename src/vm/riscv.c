@@ -172,6 +172,21 @@ static int vcpus_made(struct vm *vm, struct error *err)
     return vm->config.firmware ? 0 : sbi_new(&sbi, &vm->sbi, err);
 }
 
+static int share(struct vm *vm, struct error *err)
+{
+    return engine_share(vm->engine, err);
+}
+
+static void shared(struct vm *vm)
+{
+    engine_shared(vm->engine);
+}
+
+static int inherit(struct vm *vm, struct vm *from, struct error *err)
+{
+    return engine_inherit(vm->engine, from->engine, err);
+}
+
 static void save(struct vm *vm, struct state_out *out)
 {
     if (vm->sbi)
@@ -195,6 +210,9 @@ const struct vm_arch vm_arch_riscv64 = {
     .new_board = new_board,
     .new_vcpu = new_vcpu,
     .vcpus_made = vcpus_made,
+    .share = share,
+    .shared = shared,
+    .inherit = inherit,
     .boot = riscv_boot,
     .dump_dtb = riscv_dump_dtb,
     .reads_serial = sbi_console_is_read,

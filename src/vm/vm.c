@@ -154,7 +154,7 @@ static int build(struct vm *vm, struct error *err)
     if (!vm->loop || !vm->io || !vm->mem)
         return error_set(err, ENOMEM, "out of memory or file descriptors");
     if (vm->config.adopt)
-        mem_adopt(vm->mem, vm->config.adopt);
+        mem_adopt(vm->mem, vm->config.adopt->mem);
     rc = vm->arch->new_processors(vm, err);
     if (!rc)
         rc = new_board(vm, err);
@@ -163,7 +163,10 @@ static int build(struct vm *vm, struct error *err)
     if (rc)
         return rc;
     mem_freeze(vm->mem);
-    rc = new_vcpus(vm, err);
+    if (vm->config.adopt && vm->config.adopt->arch == vm->arch && vm->arch->inherit)
+        rc = vm->arch->inherit(vm, vm->config.adopt, err);
+    if (!rc)
+        rc = new_vcpus(vm, err);
     if (!rc)
         rc = vm->config.dump_dtb  ? vm->arch->dump_dtb(vm, err)
              : vm->config.no_boot ? 0

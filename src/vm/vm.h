@@ -53,8 +53,9 @@ void vm_thaw(struct vm *vm);
 
 /** fork() while no thread of the frozen machine is in the middle of anything, so that the child,
  * which has the calling thread alone, may allocate memory and make machines of its own. It must
- * leave @vm alone but for its memory. The child's process id, 0 in the child, or -errno. */
-must_check pid_t vm_fork(struct vm *vm);
+ * leave @vm alone but for its memory, and with @adopt for config.adopt. The child's process id, 0
+ * in the child, or -errno. */
+must_check pid_t vm_fork(struct vm *vm, bool adopt);
 
 /** Disk @index of the configuration, for who changes its chain (disk/chain.h). While it is held, or
  * the machine frozen, it stands still; the machine goes on and waits for it where it must. Not by

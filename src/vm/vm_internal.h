@@ -29,6 +29,12 @@ struct vm_arch {
     /** With memory frozen. */
     int (*new_vcpu)(struct vm *vm, unsigned index, struct vcpu **ret, struct error *err);
     int (*vcpus_made)(struct vm *vm, struct error *err); /* may be NULL */
+    /** For vm_fork() and config.adopt: what executes hands on what it knows. @share before the
+     * fork, @shared after it in the parent, @inherit in the child with memory frozen. All NULL:
+     * nothing. */
+    int (*share)(struct vm *vm, struct error *err);
+    void (*shared)(struct vm *vm);
+    int (*inherit)(struct vm *vm, struct vm *from, struct error *err);
     /** Load what config names, and put vCPUs and memory into their first state. */
     int (*boot)(struct vm *vm, struct error *err);
     int (*dump_dtb)(struct vm *vm, struct error *err);

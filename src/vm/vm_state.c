@@ -62,7 +62,22 @@ static void stand_still(void *arg)
     mutex_unlock(&s->lock);
 }
 
-pid_t vm_fork(struct vm *vm)
+/** What executes is in the child, too, if @adopt. */
+static pid_t fork_shared(struct vm *vm, bool adopt)
+{
+    struct error err = {0};
+
+    adopt = adopt && vm->arch->share;
+    if (adopt && vm->arch->share(vm, &err))
+        return -ENOMEM;
+    pid_t child = fork();
+    int rc = -errno;
+    if (child && adopt)
+        vm->arch->shared(vm);
+    return child < 0 ? rc : child;
+}
+
+pid_t vm_fork(struct vm *vm, bool adopt)
 {
     struct loop *loops[] = {vm->loop, vm->io};
     struct standstill s = {0};
@@ -80,9 +95,8 @@ pid_t vm_fork(struct vm *vm)
     mutex_lock(&s.lock);
     while (s.standing < posted)
         cond_wait(&s.changed, &s.lock);
-    pid_t child = rc ? rc : fork();
+    pid_t child = rc ? rc : fork_shared(vm, adopt);
     if (child) {
-        child = child < 0 && !rc ? -errno : child;
         s.over = true;
         cond_broadcast(&s.changed);
         while (s.standing)

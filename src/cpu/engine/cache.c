@@ -26,10 +26,15 @@ int cache_init(struct cache *cache, size_t bytes)
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (cache->arena == MAP_FAILED)
         cache->arena = NULL;
-    else
-        (void)madvise(cache->arena, bytes, MADV_DONTFORK); /* of no use to a forked process */
     cache->arena_size = bytes;
+    cache_fork(cache, false);
     return cache->slots && cache->pages && cache->arena ? 0 : -ENOMEM;
+}
+
+void cache_fork(struct cache *cache, bool with_blocks)
+{
+    if (cache->arena) /* hints: without them it is slow, or starts with nothing */
+        (void)madvise(cache->arena, cache->arena_size, with_blocks ? MADV_DOFORK : MADV_DONTFORK);
 }
 
 void cache_done(struct cache *cache)

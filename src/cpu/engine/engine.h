@@ -44,6 +44,18 @@ must_check int engine_new(const struct engine_config *config, struct engine **re
                           struct error *err);
 void engine_free(struct engine *e);
 
+/** Around a fork whose child is to go on with what @e has translated, while all vCPUs stand still
+ * and no device writes to memory: engine_share() before, engine_shared() after it in the parent.
+ * -ENOMEM: nothing has changed, and the child begins anew. */
+must_check int engine_share(struct engine *e, struct error *err);
+void engine_shared(struct engine *e);
+
+/** In that child: @e, new, its memory frozen, goes on with what @from, the parent's engine, had
+ * translated, if their machines are alike and memory was adopted whole (mem_adopt()); else it is as
+ * it was. @from then only is memory that is not looked at again. Errors: -ENOMEM, @e can only be
+ * freed. */
+must_check int engine_inherit(struct engine *e, struct engine *from, struct error *err);
+
 /** A riscv64 vCPU with hart ID @index, in reset state. Free with vcpu_free(). */
 must_check int engine_new_vcpu(struct engine *e, unsigned index, struct vcpu **ret,
                                struct error *err);

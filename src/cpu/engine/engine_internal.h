@@ -137,6 +137,8 @@ void world_request(struct engine_cpu *self, struct engine_cpu *target, uint32_t 
 /* cache.c */
 must_check int cache_init(struct cache *cache, size_t bytes);
 void cache_done(struct cache *cache);
+/** Shall forked processes have the blocks? Not at first. */
+void cache_fork(struct cache *cache, bool with_blocks);
 /** The block at c->pc, decoded if need be. CPU_OK with *@ret, NULL if the instruction must be
  * executed singly (it crosses a page, or its mapping may not be remembered); CPU_EXCEPTION;
  * CPU_RETRANSLATE: look again (the caller should attend first). */
@@ -182,6 +184,10 @@ enum cpu_status check_run(struct engine_cpu *ec, struct block *b);
 /* jit.c */
 must_check int jit_new(struct engine *e, struct error *err);
 void jit_free(struct engine *e);
+/** See engine_share() and engine_inherit(). */
+must_check int jit_share(struct engine *e, struct error *err);
+bool jit_fits(const struct engine *e, const struct engine *from);
+must_check int jit_inherit(struct engine *e, struct engine *from, struct error *err);
 enum jit_result {
     JIT_DONE,    /* b->code is set */
     JIT_REFUSED, /* interpret it */

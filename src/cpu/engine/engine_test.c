@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define BASE      0x80000000ULL
@@ -46,13 +47,16 @@ static enum bus_result stop_write(void *dev, uint64_t offset, unsigned size, uin
 static const struct mmio_ops stop_ops = {.name = "stop", .write = stop_write};
 #define STOP_DEVICE 0x1000
 
-static void machine_init(struct machine *m, enum engine_kind kind, unsigned cpus)
+static void machine_init_from(struct machine *m, enum engine_kind kind, unsigned cpus,
+                              struct machine *from)
 {
     struct error err = {0};
     void *ram;
 
     *m = (struct machine){.mem = mem_new(), .loop = loop_new("timers")};
     ASSERT_TRUE(m->mem && m->loop);
+    if (from)
+        mem_adopt(m->mem, from->mem);
     ASSERT_EQ(mem_add_ram(m->mem, GPA(BASE), RAM_BYTES, 0, "ram", NULL, NULL, &ram, NULL), 0);
     ASSERT_EQ(mem_add_mmio(m->mem, GPA(STOP_DEVICE), 0x1000, &stop_ops, m, NULL), 0);
     m->ram = ram;
@@ -71,10 +75,17 @@ static void machine_init(struct machine *m, enum engine_kind kind, unsigned cpus
                                    .dump_fd = 2,
                                    .dump = getenv("DUMP") ? 31 : 0};
     ASSERT_EQ(engine_new(&config, &m->engine, &err), 0);
+    mem_freeze(m->mem);
+    if (from)
+        ASSERT_EQ(engine_inherit(m->engine, from->engine, &err), 0);
     for (unsigned i = 0; i < cpus; i++)
         ASSERT_EQ(engine_new_vcpu(m->engine, i, &m->vcpus[i], &err), 0);
-    mem_freeze(m->mem);
     ASSERT_EQ(loop_start(m->loop), 0);
+}
+
+static void machine_init(struct machine *m, enum engine_kind kind, unsigned cpus)
+{
+    machine_init_from(m, kind, cpus, NULL);
 }
 
 static void machine_done(struct machine *m)
@@ -879,4 +890,89 @@ TEST(breakpoints_steps_and_watchpoints_stop)
     run_until_stopped(&m);
     EXPECT_EQ(m.stored, 3);
     machine_done(&m);
+}
+
+/* --- Forked processes --- */
+
+/* The sum of 1..A1, which is in a0 then; @step is what a round adds to t0. */
+static void emit_sum(struct machine *m, int64_t step)
+{
+    m->at = 0;
+    emit(m, "addi", A0, ZERO, 0, 0);
+    emit(m, "addi", T0, A1, 0, 0);
+    emit(m, "add", A0, A0, T0, 0);
+    emit(m, "addi", T0, T0, 0, step);
+    emit(m, "bne", 0, T0, ZERO, -8);
+    emit_stop(m, A0);
+}
+
+static uint64_t sum(struct machine *m, uint64_t n)
+{
+    EXPECT_EQ(vcpu_set_reg(m->vcpus[0], A1, n), 0);
+    EXPECT_EQ(vcpu_set_reg(m->vcpus[0], REG_PC, BASE), 0);
+    run_until_stopped(m);
+    return m->stored;
+}
+
+/* Code written by a device, as far as the engine knows. */
+static void change_step(struct machine *m, int64_t step)
+{
+    uint32_t word = encode("addi", T0, T0, 0, step);
+
+    EXPECT_EQ(mem_copy_out(m->mem, GPA(BASE + 12), &word, sizeof(word)), 0);
+}
+
+static bool heir(struct machine *from, enum engine_kind kind, bool alike)
+{
+    struct machine m;
+    bool ok = true;
+
+    extra.cache_bytes = alike ? 0 : 2 * ENGINE_CACHE_MIN;
+    machine_init_from(&m, kind, 1, from);
+    ok &= EXPECT_EQ(sum(&m, 2000), 2000 * 2001 / 2);
+    if (kind == ENGINE_JIT && alike) {
+        ok &= EXPECT_EQ(counter(&m, "blocks_decoded"), 0); /* it was all there */
+        ok &= EXPECT_EQ(counter(&m, "blocks_translated"), 0);
+    } else {
+        ok &= EXPECT_TRUE(counter(&m, "blocks_decoded") > 0 || kind != ENGINE_JIT);
+    }
+    change_step(&m, -2);
+    ok &= EXPECT_EQ(sum(&m, 2000), 1000 * 1001);
+    machine_done(&m);
+    return ok;
+}
+
+static void fork_machine(enum engine_kind kind, bool alike)
+{
+    struct machine m;
+    int status = -1;
+
+    machine_init(&m, kind, 1);
+    emit_sum(&m, -1);
+    EXPECT_EQ(sum(&m, 5000), 5000 * 5001 / 2);
+    ASSERT_EQ(engine_share(m.engine, NULL), 0);
+    pid_t child = fork();
+    if (!child) {
+        bool ok = heir(&m, kind, alike);
+        (void)fflush(stdout); /* what it says is wrong */
+        _exit(!ok);
+    }
+    engine_shared(m.engine);
+    change_step(&m, -4);
+    EXPECT_EQ(sum(&m, 2000), 500 * 2004 / 2);
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+    EXPECT_EQ(sum(&m, 4000), 1000 * 4004 / 2);
+    machine_done(&m);
+}
+
+TEST(a_forked_process_goes_on_with_what_was_translated)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        fork_machine(kinds[i], true);
+}
+
+TEST(a_forked_machine_of_another_kind_begins_anew)
+{
+    fork_machine(ENGINE_JIT, false);
 }

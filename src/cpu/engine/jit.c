@@ -34,13 +34,16 @@
 #define ENTRIES_COUNTED UINT32_MAX /* of entries_left: it does not matter any more */
 #define CODE_BYTES      (64u << 20)
 #define IR_CAPACITY     4096
+#define FROZEN_HITS     16 /* a chunk of code is unshared for a link that is taken so often */
+#define FROZEN_COUNTERS 4096
 
 struct jit {
     struct host *host;
     struct codebuf code;
-    struct ir_func *ir;      /* [cache.lock] reused */
-    FILE *dump;              /* NULL: no dumps */
-    struct symbols *symbols; /* [cache.lock] NULL: nobody wants them */
+    struct ir_func *ir;            /* [cache.lock] reused */
+    FILE *dump;                    /* NULL: no dumps */
+    struct symbols *symbols;       /* [cache.lock] NULL: nobody wants them */
+    uint8_t hits[FROZEN_COUNTERS]; /* [cache.lock] of exits in frozen chunks, by a hash */
 };
 
 struct jit_link {
@@ -209,6 +212,32 @@ void jit_free(struct engine *e)
     e->jit = NULL;
 }
 
+int jit_share(struct engine *e, struct error *err)
+{
+    return e->jit ? codebuf_share(&e->jit->code, err) : 0;
+}
+
+bool jit_fits(const struct engine *e, const struct engine *from)
+{
+    const struct jit *a = e->jit;
+    const struct jit *b = from->jit;
+
+    /* who watches the code sees all of it made */
+    return a && b ? !a->dump && !b->dump && !a->symbols && !b->symbols : !a && !b;
+}
+
+int jit_inherit(struct engine *e, struct engine *from, struct error *err)
+{
+    int rc = from->jit ? codebuf_inherit(&from->jit->code, err) : 0;
+
+    if (rc)
+        return rc;
+    jit_free(e);
+    e->jit = from->jit;
+    from->jit = NULL;
+    return 0;
+}
+
 void jit_usage(struct engine *e, struct cache_usage *ret)
 {
     ret->code_used = e->jit->code.used;
@@ -219,7 +248,6 @@ void jit_reset(struct engine *e)
 {
     if (e->jit->symbols)
         symbols_reset(e->jit->symbols);
-    codebuf_reset(&e->jit->code, 0);
     host_restart(e->jit->host);
 }
 
@@ -453,6 +481,16 @@ void jit_entered_often(struct engine_cpu *ec, struct block *b)
     mutex_unlock(&e->cache.lock);
 }
 
+/* Is the exit, in code that is shared with another process, to stay unlinked for now? What is taken
+ * a few times would cost more by unsharing than it saves. */
+static bool wait_for_chunk(struct jit *j, const struct jit_block *from, unsigned exit)
+{
+    const uint8_t *at = from->code.entry + from->code.exits[exit].patch;
+
+    return codebuf_is_frozen(&j->code, at) &&
+           ++j->hits[(uintptr_t)at / 4 % FROZEN_COUNTERS] % FROZEN_HITS;
+}
+
 static void link_exit(struct engine *e, struct cpu *c, struct jit_block *from, unsigned exit,
                       struct block *to)
 {
@@ -463,7 +501,8 @@ static void link_exit(struct engine *e, struct cpu *c, struct jit_block *from, u
     mutex_lock(&e->cache.lock);
     if (!b->dead && !to->dead && to->jit && !to->second && b->mode == to->mode &&
         (uintptr_t)to->host == page + (uintptr_t)x->delta &&
-        !(to->page_offset <= b->page_offset && !x->call && wait_for_region(e, c, to))) {
+        !(to->page_offset <= b->page_offset && !x->call && wait_for_region(e, c, to)) &&
+        !wait_for_chunk(e->jit, from, exit)) {
         struct jit_link *l = cache_take(&e->cache, sizeof(*l));
 
         if (l) {

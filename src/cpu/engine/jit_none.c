@@ -13,6 +13,21 @@ void jit_free(struct engine *e)
 {
 }
 
+int jit_share(struct engine *e, struct error *err)
+{
+    return 0;
+}
+
+bool jit_fits(const struct engine *e, const struct engine *from)
+{
+    return true;
+}
+
+int jit_inherit(struct engine *e, struct engine *from, struct error *err)
+{
+    return 0;
+}
+
 enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
 {
     return JIT_REFUSED;

@@ -89,7 +89,7 @@ unsigned host_features(void);
 must_check int host_new(const struct host_env *env, struct codebuf *code, unsigned features,
                         struct host **ret, struct error *err);
 void host_free(struct host *h);
-/** After codebuf_reset(): emit the common routines anew. */
+/** Forget all code: codebuf_reset(), and the common routines anew. */
 void host_restart(struct host *h);
 
 #define HOST_MAX_EXITS 64

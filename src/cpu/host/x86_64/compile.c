@@ -34,7 +34,7 @@ void host_free(struct host *h)
 
 void host_restart(struct host *h)
 {
-    codebuf_reset(h->code, 0);
+    codebuf_reset(h->code);
     common_emit(h);
 }
 
@@ -220,7 +220,7 @@ void host_kill(struct host *h, const struct host_code *code)
     unsigned at = fits8(h->env.attention) ? 3 : 6, word = at & ~3u;
     uint32_t v;
 
-    memcpy(&v, codebuf_writable(h->code, code->entry) + word, 4);
+    memcpy(&v, code->entry + word, 4);
     v &= ~(0xffu << (at & 3) * 8);
     v |= (uint32_t)ATTENTION_NEVER << (at & 3) * 8;
     codebuf_patch32(h->code, code->entry + word, v);
