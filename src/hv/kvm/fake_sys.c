@@ -121,7 +121,7 @@ static int vm_ioctl(struct fake_kernel *f, unsigned long request, uintptr_t valu
 
     switch (request) {
     case KVM_CHECK_EXTENSION:
-        return value == KVM_CAP_XSAVE2 ? 0 : 1;
+        return value == KVM_CAP_SREGS2 ? f->has_sregs2 : value != KVM_CAP_XSAVE2;
     case KVM_SET_IDENTITY_MAP_ADDR:
     case KVM_SET_TSS_ADDR:
     case KVM_CREATE_IRQCHIP:
@@ -154,6 +154,7 @@ static int vm_ioctl(struct fake_kernel *f, unsigned long request, uintptr_t valu
         return 0;
     case KVM_SET_CLOCK:
         memcpy(&f->clock, (const void *)value, sizeof(f->clock));
+        f->clock.clock += f->clock_step;
         return 0;
     default:
         return -ENOTTY;
@@ -206,6 +207,21 @@ static int run_ioctl(struct fake_kernel *f, struct fake_vcpu *v)
     return f->run ? f->run(f, v) : wait_for_kick(v);
 }
 
+/** The counter, of which the fake's host's is 0 for ever, is its offset. */
+static int offset_ioctl(const struct fake_kernel *f, struct fake_vcpu *v,
+                        const struct kvm_device_attr *attr, bool set)
+{
+    uint64_t *tsc = &v->msrs[find_msr(KVM_MSR_TSC)];
+
+    if (f->no_offsets)
+        return -ENXIO;
+    if (set)
+        memcpy(tsc, (const void *)(uintptr_t)attr->addr, sizeof(*tsc));
+    else
+        memcpy((void *)(uintptr_t)attr->addr, tsc, sizeof(*tsc));
+    return 0;
+}
+
 static int cpuid_ioctl(struct fake_vcpu *v, const struct kvm_cpuid2 *c)
 {
     v->cpuid_count = MIN(c->nent, (uint32_t)ARRAY_SIZE(v->cpuid));
@@ -223,6 +239,7 @@ static int kept_ioctl(struct fake_vcpu *v, unsigned long request, void *p)
     } kept[] = {
         {KVM_GET_REGS,        KVM_SET_REGS,        &v->regs,      sizeof(v->regs)     },
         {KVM_GET_SREGS,       KVM_SET_SREGS,       &v->sregs,     sizeof(v->sregs)    },
+        {KVM_GET_SREGS2,      KVM_SET_SREGS2,      &v->sregs2,    sizeof(v->sregs2)   },
         {KVM_GET_FPU,         KVM_SET_FPU,         &v->fpu,       sizeof(v->fpu)      },
         {KVM_GET_XCRS,        KVM_SET_XCRS,        &v->xcrs,      sizeof(v->xcrs)     },
         {KVM_GET_XSAVE,       KVM_SET_XSAVE,       v->xsave,      sizeof(v->xsave)    },
@@ -262,6 +279,14 @@ static int vcpu_ioctl(struct fake_kernel *f, struct fake_vcpu *v, unsigned long 
         return 0;
     case KVM_GET_STATS_FD:
         return new_fd(f, f->no_stats ? -ENOTTY : 0, FAKE_STATS_FD + (int)(v - f->vcpus));
+    case KVM_GET_TSC_KHZ:
+        return 1000000;
+    case KVM_HAS_DEVICE_ATTR:
+        return 0;
+    case KVM_GET_DEVICE_ATTR:
+    case KVM_SET_DEVICE_ATTR:
+        return offset_ioctl(f, v, (const struct kvm_device_attr *)value,
+                            request == KVM_SET_DEVICE_ATTR);
     case KVM_KVMCLOCK_CTRL:
         return -EINVAL;
     default:

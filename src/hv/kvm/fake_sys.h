@@ -17,6 +17,7 @@ struct fake_vcpu {
     struct kvm_run *run;
     struct kvm_regs regs;
     struct kvm_sregs sregs;
+    struct kvm_sregs2 sregs2;
     struct kvm_fpu fpu;
     struct kvm_xcrs xcrs;
     struct kvm_debugregs debugregs;
@@ -45,11 +46,14 @@ struct fake_kernel {
     struct kvm_irqchip chips[3];
     struct kvm_pit_state2 pit;
     struct kvm_clock_data clock;
+    uint64_t clock_step; /* by which the clock has gone on when it is read after it was set */
     unsigned gsi[24];
     struct kvm_msi msi;
     int open_fds;       /* opened and not closed */
     uint8_t stats[256]; /* what a vCPU's statistics read as */
     bool no_stats;
+    bool has_sregs2;
+    bool no_offsets; /* to the host's time stamp counter */
     /** What KVM_RUN does: 0 or -errno. NULL: waits for immediate_exit. */
     int (*run)(struct fake_kernel *f, struct fake_vcpu *v);
     unsigned runs;

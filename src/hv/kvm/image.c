@@ -14,10 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MSR_TSC          0x10
-#define MSR_TSC_DEADLINE 0x6e0
-#define XSAVE_BASE       4096u
-#define XSAVE_MAX        (64u << 10)
+#define XSAVE_BASE 4096u
+#define XSAVE_MAX  (64u << 10)
 
 /* The kernel's structs, with room. */
 struct msr_list {
@@ -36,7 +34,7 @@ static_assert(offsetof(struct msr_list, indices) == offsetof(struct kvm_msr_list
 /** The counter first and its deadline last. */
 static int msr_rank(uint32_t msr)
 {
-    return msr == MSR_TSC ? 0 : msr == MSR_TSC_DEADLINE ? 2 : 1;
+    return msr == KVM_MSR_TSC ? 0 : msr == KVM_MSR_TSC_DEADLINE ? 2 : 1;
 }
 
 static int compare_msrs(const void *a, const void *b)
@@ -46,6 +44,36 @@ static int compare_msrs(const void *a, const void *b)
     int by_rank = msr_rank(x) - msr_rank(y);
 
     return by_rank ? by_rank : (x > y) - (x < y);
+}
+
+/** Memory types, which kernels before 6.3 know and do not list. */
+static const struct {
+    uint32_t first, last;
+} unlisted_msrs[] = {
+    {0x200, 0x20f},
+    {0x250, 0x250},
+    {0x258, 0x259},
+    {0x268, 0x26f},
+    {0x2ff, 0x2ff},
+};
+
+bool kvm_is_listed(const struct kvm *k, uint32_t msr)
+{
+    for (unsigned i = 0; i < k->msr_count; i++) {
+        if (k->msrs[i] == msr)
+            return true;
+    }
+    return false;
+}
+
+static void add_msrs(struct kvm *k)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(unlisted_msrs); i++) {
+        for (uint32_t m = unlisted_msrs[i].first; m <= unlisted_msrs[i].last; m++) {
+            if (k->msr_count < KVM_MAX_MSRS && !kvm_is_listed(k, m))
+                k->msrs[k->msr_count++] = m;
+        }
+    }
 }
 
 int kvm_list_msrs(struct kvm *k, struct error *err)
@@ -62,11 +90,13 @@ int kvm_list_msrs(struct kvm *k, struct error *err)
     } else {
         k->msr_count = MIN(list->nmsrs, (uint32_t)KVM_MAX_MSRS);
         memcpy(k->msrs, list->indices, k->msr_count * sizeof(k->msrs[0]));
+        add_msrs(k);
         qsort(k->msrs, k->msr_count, sizeof(k->msrs[0]), compare_msrs);
         rc = 0;
     }
     free(list);
     int size = kvm_cap(k, KVM_CAP_XSAVE2);
+    k->has_sregs2 = kvm_cap(k, KVM_CAP_SREGS2) > 0;
     k->xsave_size = MIN(MAX((unsigned)size, XSAVE_BASE), XSAVE_MAX);
     return rc;
 }
@@ -100,12 +130,32 @@ static void get_msrs(struct kvm_vcpu *v, struct kvm_image *im, struct msr_block 
     }
 }
 
-static int set_one(struct kvm_vcpu *v, const struct kvm_msr_entry *e, struct error *err)
+/** struct kvm_msrs with one register. */
+struct one_msr {
+    uint32_t nmsrs, pad;
+    struct kvm_msr_entry entry;
+};
+
+uint64_t kvm_get_msr(const struct kvm_vcpu *v, uint32_t index)
 {
-    struct {
-        uint32_t nmsrs, pad;
-        struct kvm_msr_entry entry;
-    } now = {.nmsrs = 1, .entry.index = e->index};
+    struct one_msr now = {.nmsrs = 1, .entry.index = index};
+
+    return kvm_vcpu_ioctl(v, KVM_GET_MSRS, (uintptr_t)&now) == 1 ? now.entry.data : 0;
+}
+
+int kvm_set_msr(const struct kvm_vcpu *v, uint32_t index, uint64_t value)
+{
+    struct one_msr m = {
+        .nmsrs = 1, .entry = {.index = index, .data = value}
+    };
+
+    return kvm_vcpu_ioctl(v, KVM_SET_MSRS, (uintptr_t)&m) == 1 ? 0 : -EINVAL;
+}
+
+/** What the kernel did not set may be so already. */
+static int check_one(const struct kvm_vcpu *v, const struct kvm_msr_entry *e, struct error *err)
+{
+    struct one_msr now = {.nmsrs = 1, .entry.index = e->index};
 
     if (kvm_vcpu_ioctl(v, KVM_GET_MSRS, (uintptr_t)&now) == 1 && now.entry.data == e->data)
         return 0;
@@ -121,7 +171,7 @@ static int set_msrs(struct kvm_vcpu *v, const struct kvm_image *im, bool reset, 
     for (unsigned at = 0; at < im->msr_count && !rc;) {
         unsigned n = 0;
 
-        while (reset && at < im->msr_count && im->msrs[at].index == MSR_TSC)
+        while (reset && at < im->msr_count && im->msrs[at].index == KVM_MSR_TSC)
             at++;
         for (; at + n < im->msr_count; n++)
             b->entries[n] = im->msrs[at + n];
@@ -132,7 +182,7 @@ static int set_msrs(struct kvm_vcpu *v, const struct kvm_image *im, bool reset, 
         done = done < 0 ? 0 : MIN(done, (int)n);
         at += (unsigned)done;
         if (at < im->msr_count && (unsigned)done < n)
-            rc = set_one(v, &im->msrs[at++], err);
+            rc = check_one(v, &im->msrs[at++], err);
     }
     return rc;
 }
@@ -149,8 +199,13 @@ struct part {
         .get = (g), .set = (s), .offset = offsetof(struct kvm_image, member), .name = (text) \
     }
 
-static const struct part before_msrs[] = {
+static const struct part system_registers[] = {
     PART(KVM_GET_SREGS, KVM_SET_SREGS, sregs, "system registers"),
+};
+static const struct part system_registers2[] = {
+    PART(KVM_GET_SREGS2, KVM_SET_SREGS2, sregs2, "system registers"),
+};
+static const struct part before_msrs[] = {
     PART(KVM_GET_XCRS, KVM_SET_XCRS, xcrs, "extended control registers"),
     PART(KVM_GET_XSAVE, KVM_SET_XSAVE, xsave, "vector registers"),
     PART(KVM_GET_REGS, KVM_SET_REGS, regs, "registers"),
@@ -197,7 +252,12 @@ int kvm_image_get(struct kvm_vcpu *v, struct kvm_image *im, struct error *err)
 
     if (!b)
         return error_set(err, ENOMEM, "out of memory");
-    int rc = get_parts(v, im, before_msrs, ARRAY_SIZE(before_msrs), err);
+    im->has_sregs2 = v->kvm->has_sregs2;
+    int rc = get_parts(v, im, system_registers, 1, err);
+    if (!rc && im->has_sregs2)
+        rc = get_parts(v, im, system_registers2, 1, err);
+    if (!rc)
+        rc = get_parts(v, im, before_msrs, ARRAY_SIZE(before_msrs), err);
     if (!rc)
         get_msrs(v, im, b);
     if (!rc)
@@ -212,7 +272,10 @@ int kvm_image_set(struct kvm_vcpu *v, const struct kvm_image *im, bool reset, st
 
     if (!b)
         return error_set(err, ENOMEM, "out of memory");
-    int rc = set_parts(v, im, before_msrs, ARRAY_SIZE(before_msrs), err);
+    bool has_sregs2 = im->has_sregs2 && v->kvm->has_sregs2;
+    int rc = set_parts(v, im, has_sregs2 ? system_registers2 : system_registers, 1, err);
+    if (!rc)
+        rc = set_parts(v, im, before_msrs, ARRAY_SIZE(before_msrs), err);
     if (!rc)
         rc = set_msrs(v, im, reset, b, err);
     if (!rc)

@@ -1,4 +1,4 @@
-/* One machine under KVM: creation, memory, interrupt lines and messages, clock, saved chips.
+/* One machine under KVM: creation, memory, interrupt lines and messages, saved chips.
  *
  * Invariants:
  *  1. Every region of mem with host memory is one slot of the kernel's, from the first vCPU on;
@@ -202,30 +202,6 @@ int kvm_ioeventfd(struct kvm *k, gpa_t addr, unsigned size, int fd, bool on)
     int rc = kvm_vm_ioctl(k, KVM_IOEVENTFD, (uintptr_t)&e);
 
     return rc < 0 ? rc : 0;
-}
-
-/* --- Clock --- */
-
-void kvm_pause(struct kvm *k)
-{
-    if (k->paused || kvm_vm_ioctl(k, KVM_GET_CLOCK, (uintptr_t)&k->clock) < 0)
-        return;
-    k->paused = true;
-}
-
-void kvm_resume(struct kvm *k)
-{
-    struct kvm_clock_data clock = {.clock = k->clock.clock};
-
-    if (!k->paused)
-        return;
-    k->paused = false;
-    (void)kvm_vm_ioctl(k, KVM_SET_CLOCK, (uintptr_t)&clock); /* it could be read */
-    for (unsigned i = 0; i < k->config.cpus; i++) {
-        /* so that the guest's watchdogs know of the pause; -EINVAL: it has no such clock */
-        if (k->vcpus[i])
-            (void)kvm_vcpu_ioctl(k->vcpus[i], KVM_KVMCLOCK_CTRL, 0);
-    }
 }
 
 /* --- Saved state of the chips --- */

@@ -60,7 +60,7 @@ must_check int kvm_ioeventfd(struct kvm *k, gpa_t addr, unsigned size, int fd, b
 /** The chips, not the vCPUs, in their reset state. vCPUs stand still. */
 void kvm_reset_chips(struct kvm *k);
 
-/** The guest's clock stops and goes on; vCPUs stand still. */
+/** The guest's time, its clock and time stamp counters, stops and goes on; vCPUs stand still. */
 void kvm_pause(struct kvm *k);
 void kvm_resume(struct kvm *k);
 

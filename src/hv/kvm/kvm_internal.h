@@ -70,12 +70,15 @@ struct kvm {
     struct kvm_features cpuid;   /* [init] policy for processor 0 */
     uint32_t msrs[KVM_MAX_MSRS]; /* [init] those that make up a processor's state */
     unsigned msr_count;
+    bool has_sregs2;                       /* [init] */
     unsigned xsave_size;                   /* [init] bytes of KVM_GET_XSAVE2's block */
     uint32_t slots;                        /* [init] memory slots given to the kernel */
     bool mapped;                           /* [init] */
     struct kvm_vcpu *vcpus[KVM_MAX_VCPUS]; /* [init] */
     bool paused;
-    struct kvm_clock_data clock; /* while paused */
+    struct kvm_clock_data clock; /* while paused; see clock.c for both */
+    uint64_t stopped_tsc;
+    bool tsc_scaled; /* the guest's counter is not as fast as the host's */
 };
 
 /** Machine ioctls: 0 or more, or -errno. */
@@ -94,6 +97,15 @@ must_check int kvm_open(struct kvm *k, struct error *err);
 
 /** The in-kernel interrupt controllers and timer: before processors. */
 must_check int kvm_make_chips(struct kvm *k, struct error *err);
+
+/* clock.c */
+
+/** How fast @v's time stamp counter is; 0 = not known. */
+uint64_t kvm_tsc_khz(const struct kvm_vcpu *v);
+/** Have it as fast as in a saved state; warns if that cannot be. 0 = not known. */
+void kvm_set_tsc_khz(struct kvm_vcpu *v, uint64_t khz);
+/** @v's counter at the moment at which the machine stopped. False: it runs on. */
+bool kvm_stopped_tsc(const struct kvm_vcpu *v, uint64_t *ret);
 
 /* cpuid.c */
 
@@ -138,6 +150,8 @@ bool kvm_debug_exit(struct kvm_vcpu *v, struct vcpu_exit *ret);
 struct kvm_image {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
+    bool has_sregs2; /* then these are meant, with the page directory pointers of PAE paging */
+    struct kvm_sregs2 sregs2;
     struct kvm_xcrs xcrs;
     struct kvm_debugregs debugregs;
     struct kvm_vcpu_events events;
@@ -149,8 +163,17 @@ struct kvm_image {
     uint8_t xsave[]; /* k->xsave_size bytes */
 };
 
+enum { KVM_MSR_TSC = 0x10, KVM_MSR_TSC_DEADLINE = 0x6e0 };
+
+/** A register by number; 0 if the kernel does not give it. */
+uint64_t kvm_get_msr(const struct kvm_vcpu *v, uint32_t index);
+/** 0, or -EINVAL. */
+int kvm_set_msr(const struct kvm_vcpu *v, uint32_t index, uint64_t value);
+
 /** Fill k->msrs with what the kernel knows and a processor's state consists of. */
 must_check int kvm_list_msrs(struct kvm *k, struct error *err);
+/** Is it one of k->msrs? */
+bool kvm_is_listed(const struct kvm *k, uint32_t msr);
 /** A zeroed image for @k's processors, for free(); NULL = no memory. */
 struct kvm_image *kvm_image_new(const struct kvm *k);
 /** Read the processor's state. */

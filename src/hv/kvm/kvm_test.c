@@ -493,6 +493,82 @@ TEST(state_of_processor_and_chips_comes_back)
     end(a, b);
 }
 
+/** Where the fake keeps its time stamp counter. */
+enum { TSC_AT = 2 };
+
+TEST(clock_and_counters_stand_still_together)
+{
+    struct state_out *out = state_out_new();
+    struct error err = {0};
+
+    fake_kernel_init(&fake);
+    ASSERT_EQ(make(KVM_CPU_HOST, 2, NULL), 0);
+    struct vcpu *a = vcpu(0);
+    struct vcpu *b = vcpu(1);
+    fake.clock.clock = 1000;
+    fake.vcpus[0].msrs[TSC_AT] = 5000;
+    fake.vcpus[1].msrs[TSC_AT] = 5100; /* the guest wanted it so */
+    fake.vcpus[1].msrs[0] = 9000;      /* a deadline */
+    kvm_pause(kvm);
+    fake.clock.clock = 70000;
+    fake.vcpus[0].msrs[TSC_AT] += 60000;
+    fake.vcpus[1].msrs[TSC_AT] += 60000;
+    vcpu_save(a, out);
+    vcpu_save(b, out);
+    kvm_save(kvm, out);
+    fake.clock_step = 30; /* ns, as many ticks at the fake's 1 GHz */
+    kvm_resume(kvm);
+    EXPECT_EQ(fake.clock.clock, 1030);
+    EXPECT_EQ(fake.vcpus[0].msrs[TSC_AT], 5030);
+    EXPECT_EQ(fake.vcpus[1].msrs[TSC_AT], 5130);
+    EXPECT_EQ(fake.vcpus[1].msrs[0], 9000);
+
+    struct state_in *in = test_state_turn(out);
+    if (vcpu_load(a, in, &err) || vcpu_load(b, in, &err) || kvm_load(kvm, in, &err))
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    EXPECT_EQ(fake.vcpus[1].msrs[TSC_AT], 5100); /* of the moment of the pause, not of the save */
+    fake.vcpus[0].msrs[TSC_AT] += 444;
+    fake.vcpus[1].msrs[TSC_AT] += 444;
+    kvm_resume(kvm);
+    EXPECT_EQ(fake.vcpus[0].msrs[TSC_AT], 5030);
+    EXPECT_EQ(fake.vcpus[1].msrs[TSC_AT], 5130);
+    state_in_free(in);
+
+    fake.no_offsets = true; /* an older kernel: they run on */
+    kvm_pause(kvm);
+    fake.vcpus[0].msrs[TSC_AT] = 8000;
+    kvm_resume(kvm);
+    EXPECT_EQ(fake.vcpus[0].msrs[TSC_AT], 8000);
+    end(a, b);
+}
+
+TEST(newer_system_registers_are_used_where_both_kernels_have_them)
+{
+    struct state_out *out = state_out_new();
+    struct error err = {0};
+
+    fake_kernel_init(&fake);
+    fake.has_sregs2 = true;
+    ASSERT_EQ(make(KVM_CPU_HOST, 1, NULL), 0);
+    struct vcpu *v = vcpu(0);
+    fake.vcpus[0].sregs.cr3 = 1;
+    fake.vcpus[0].sregs2.cr3 = 2;
+    vcpu_save(v, out);
+    struct state_in *in = test_state_turn(out);
+    memset(&fake.vcpus[0].sregs2, 0, sizeof(fake.vcpus[0].sregs2));
+    fake.vcpus[0].sregs.cr3 = 7;
+    if (vcpu_load(v, in, &err))
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    EXPECT_EQ(fake.vcpus[0].sregs2.cr3, 2);
+    EXPECT_EQ(fake.vcpus[0].sregs.cr3, 7);
+    kvm_vcpu_of(v)->kvm->has_sregs2 = false; /* as on an older host */
+    if (vcpu_load(v, in, &err))
+        test_fail(__FILE__, __LINE__, "%s", err.text);
+    EXPECT_EQ(fake.vcpus[0].sregs.cr3, 1);
+    state_in_free(in);
+    end(v, NULL);
+}
+
 TEST(a_state_of_unknown_registers_is_refused)
 {
     struct kvm_msr_entry strange = {.index = 0xdead, .data = 1};

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define VERSION 2 /* from 2 on: tsc_khz, and sregs2 where the kernel has them */
+
 #define BLOCK(member)                                                  \
     {                                                                  \
         .name = #member, .offset = offsetof(struct kvm_image, member), \
@@ -26,30 +28,44 @@ static const struct {
     BLOCK(events), BLOCK(mp),    BLOCK(lapic),
 };
 
+static struct kvm_msr_entry *find_msr(struct kvm_image *im, uint32_t index)
+{
+    for (unsigned i = 0; i < im->msr_count; i++) {
+        if (im->msrs[i].index == index)
+            return &im->msrs[i];
+    }
+    return NULL;
+}
+
+/** The counter as it was when the machine stopped, not when it was read. */
+static void stop_tsc(const struct kvm_vcpu *v, struct kvm_image *im)
+{
+    struct kvm_msr_entry *e = find_msr(im, KVM_MSR_TSC);
+    uint64_t tsc;
+
+    if (e && kvm_stopped_tsc(v, &tsc))
+        e->data = tsc;
+}
+
 /** A processor that cannot be read is saved without registers, which loading refuses. */
 void kvm_vcpu_save(struct vcpu *vcpu, struct state_out *out)
 {
     struct kvm_vcpu *v = kvm_vcpu_of(vcpu);
     struct kvm_image *im = kvm_image_new(v->kvm);
 
-    state_begin(out, "kvm-vcpu", vcpu->index, 1);
+    state_begin(out, "kvm-vcpu", vcpu->index, VERSION);
     if (im && !kvm_image_get(v, im, NULL)) {
+        stop_tsc(v, im);
         for (size_t i = 0; i < ARRAY_SIZE(blocks); i++)
             state_put_bytes(out, blocks[i].name, (uint8_t *)im + blocks[i].offset, blocks[i].size);
         state_put_bytes(out, "msrs", im->msrs, im->msr_count * sizeof(im->msrs[0]));
         state_put_bytes(out, "xsave", im->xsave, im->xsave_size);
+        if (im->has_sregs2)
+            state_put_bytes(out, "sregs2", &im->sregs2, sizeof(im->sregs2));
+        state_put_u64(out, "tsc_khz", kvm_tsc_khz(v));
     }
     state_end(out);
     free(im);
-}
-
-static bool is_listed(const struct kvm *k, uint32_t msr)
-{
-    for (unsigned i = 0; i < k->msr_count; i++) {
-        if (k->msrs[i] == msr)
-            return true;
-    }
-    return false;
 }
 
 static int get_msrs(const struct kvm *k, const struct state_section *s, struct kvm_image *im,
@@ -66,14 +82,34 @@ static int get_msrs(const struct kvm *k, const struct state_section *s, struct k
     memcpy(im->msrs, data, size);
     im->msr_count = (unsigned)(size / sizeof(im->msrs[0]));
     for (unsigned i = 0; i < im->msr_count; i++) {
-        if (!is_listed(k, im->msrs[i].index))
+        if (!kvm_is_listed(k, im->msrs[i].index))
             return state_bad(s, err, "this host's KVM has no register 0x%x", im->msrs[i].index);
     }
     return 0;
 }
 
-static int get_image(const struct kvm *k, const struct state_section *s, struct kvm_image *im,
+/** Version 2's. */
+static int get_newer(const struct state_section *s, struct kvm_image *im, uint64_t *ret_khz,
                      struct error *err)
+{
+    const uint8_t *data;
+    size_t size;
+    int rc = state_get_u64(s, "tsc_khz", ret_khz, err);
+
+    if (rc || !state_has_field(s, "sregs2"))
+        return rc;
+    rc = state_get_bytes(s, "sregs2", sizeof(im->sregs2), &data, &size, err);
+    if (!rc && size != sizeof(im->sregs2))
+        rc = state_bad(s, err, "'sregs2' has %zu bytes, not %zu", size, sizeof(im->sregs2));
+    if (rc)
+        return rc;
+    memcpy(&im->sregs2, data, size);
+    im->has_sregs2 = true;
+    return 0;
+}
+
+static int get_image(const struct kvm *k, const struct state_section *s, struct kvm_image *im,
+                     uint64_t *ret_khz, struct error *err)
 {
     const uint8_t *data;
     size_t size;
@@ -93,6 +129,9 @@ static int get_image(const struct kvm *k, const struct state_section *s, struct 
         rc = state_get_bytes(s, "xsave", im->xsave_size, &data, &size, err);
     if (!rc)
         memcpy(im->xsave, data, size); /* a smaller block than this host's is extended by zeroes */
+    *ret_khz = 0;
+    if (!rc && state_version(s) >= 2)
+        rc = get_newer(s, im, ret_khz, err);
     return rc ? rc : state_check_all_read(s, err);
 }
 
@@ -104,11 +143,17 @@ int kvm_vcpu_load(struct vcpu *vcpu, const struct state_in *in, struct error *er
 
     if (!im)
         return error_set(err, ENOMEM, "out of memory");
-    int rc = state_find(in, "kvm-vcpu", vcpu->index, 1, &s, err);
+    uint64_t khz = 0;
+    int rc = state_find(in, "kvm-vcpu", vcpu->index, VERSION, &s, err);
     if (!rc)
-        rc = get_image(v->kvm, s, im, err);
-    if (!rc)
+        rc = get_image(v->kvm, s, im, &khz, err);
+    if (!rc) {
+        kvm_set_tsc_khz(v, khz);
         rc = kvm_image_set(v, im, false, err);
+    }
+    const struct kvm_msr_entry *tsc = find_msr(im, KVM_MSR_TSC);
+    if (!vcpu->index && tsc)
+        v->kvm->stopped_tsc = tsc->data;
     free(im);
     return rc;
 }

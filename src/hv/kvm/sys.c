@@ -28,6 +28,9 @@ static int sys_map(void *arg, int fd, size_t size, void **ret)
 
     if (p == MAP_FAILED)
         return -errno;
+    /* A live clone is a fork of this process: with the window it would keep the whole machine in
+     * the kernel for as long as it lives. If it cannot be left out, that is all the harm. */
+    (void)madvise(p, size, MADV_DONTFORK);
     *ret = p;
     return 0;
 }
