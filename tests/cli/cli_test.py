@@ -1,5 +1,5 @@
 """The command line without a guest: what is accepted, what is printed, and the exit status."""
-import json, os, re, shutil, subprocess, sys, tempfile
+import json, os, re, shutil, subprocess, sys, tarfile, tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from tap import main, run, skip
@@ -166,6 +166,24 @@ def test_other_shells_can_read_their_scripts():
         if shutil.which(shell):
             r = subprocess.run([shell, "-n"], input=script.out, text=True, capture_output=True)
             assert r.returncode == 0 and not r.stderr, r
+
+
+def test_libraries_are_loaded_by_who_needs_them():
+    if os.uname().machine != "x86_64":
+        skip("stubs are for x86-64 alone")
+    heavy = "libcurl", "libarchive", "libxml2", "libcrypto", "libssl", "libcapstone", "libslirp", "libfuse3"
+
+    def loaded(*args):  # the dynamic linker says what it looks for
+        return {x for x in heavy if f"find library={x}." in posada(*args, env=dict(HOME, LD_DEBUG="libs")).err}
+
+    assert loaded("list") == set()
+    with tempfile.NamedTemporaryFile(suffix=".ova") as f, tarfile.open(fileobj=f, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("machine.ovf"), None)
+        tar.close()
+        r = posada("import", f.name)
+        assert r.status == 125 and "not an OVF descriptor" in r.err, r  # it was found: calls reach the library
+        assert "libarchive" in loaded("import", f.name)
+
 
 def test_a_name_that_is_not_there_leaves_nothing():
     with tempfile.TemporaryDirectory() as home:
