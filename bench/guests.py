@@ -5,7 +5,11 @@ here = pathlib.Path(__file__).resolve().parent
 
 
 def tool(*command):
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    """What a command prints; its failure ends the benchmark with its message."""
+    r = subprocess.run(command, capture_output=True, text=True)
+    if r.returncode:
+        sys.exit(f"{' '.join(map(str, command))}: exit status {r.returncode}\n{r.stdout[-1000:]}{r.stderr[-1000:]}")
+    return r.stdout.strip()
 
 
 def cpio(entries):
