@@ -2,6 +2,7 @@
 #include "cli/disk.h"
 
 #include "base/fd.h"
+#include "base/paths.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -26,12 +27,26 @@ struct disk_options disk_cli_options(const struct disk_values *v, const char *fo
     };
 }
 
+/** Is @path the disk of an instance? Those name files of the store elsewhere, and no guest can
+ * change what they name. */
+static bool is_instances(const char *path)
+{
+    cleanup(freep) char *instances = paths_data("instances", NULL);
+    cleanup(freep) char *store = instances ? realpath(instances, NULL) : NULL;
+    cleanup(freep) char *real = realpath(path, NULL);
+    size_t n = store ? strlen(store) : 0;
+
+    return n && real && !strncmp(real, store, n) && real[n] == '/';
+}
+
 int disk_cli_open(const struct disk_values *v, const char *path, const char *format, unsigned flags,
                   bool direct, struct disk **ret, struct error *err)
 {
     struct disk_options options =
         disk_cli_options(v, format, flags | (direct ? (unsigned)DISK_DIRECT : 0));
 
+    if (options.refs == DISK_REFS_FOLDER && is_instances(path))
+        options.refs = DISK_REFS_ANY;
     return disk_open(path, &options, ret, err);
 }
 

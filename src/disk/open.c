@@ -103,7 +103,7 @@ static int open_named(int dir_fd, enum disk_refs refs, const char *image, const 
     if (rc == -EXDEV)
         return error_set(
             err, EPERM,
-            "disk '%s' names '%s', a file outside of its own folder: allow it only if you trust the image",
+            "disk '%s' names '%s', a file outside of its own folder: allow any (refs) only if you trust the image",
             image, name);
     if (rc)
         return error_set(err, -rc, "%s (named by '%s')", error_text(&why), image);

@@ -328,6 +328,8 @@ def test_an_image_may_go_while_instances_need_its_disk():
     ok("image", "remove", "debian")
     ok("start", "a")
     ok("stop", "a")
+    layers = json.loads(ok("disk", "info", "--backing-chain", "--json", info("a")["disk"]))  # as any disk
+    assert len(layers) > 1, layers
     clean_up()
     make_image("debian", True)
 
