@@ -52,6 +52,31 @@ static const struct pci_info info = {
     .msix_bar = 1,
 };
 
+/** Where the host has the doorbells; 0 = it has not. */
+static uint64_t bells[2];
+
+static int doorbell(void *arg, uint64_t addr, int fd, bool on)
+{
+    if (on ? bells[fd] != 0 : bells[fd] != addr)
+        abort();
+    if (on && (addr < 0x40000000 || addr >= 0x800000000))
+        abort();
+    if (on && bells[!fd] == addr)
+        return -1;
+    bells[fd] = on ? addr : 0;
+    return 0;
+}
+
+static void set_doorbells(struct pci_function *f, size_t count)
+{
+    const struct pci_doorbell two[2] = {
+        {.offset = 0x3000},
+        { .offset = 0x3004,         .fd = 1}
+    };
+
+    pci_set_doorbells(f, 4, two, count % 3);
+}
+
 static void step(struct mem *mem, struct pci_function *f, const uint8_t *p)
 {
     static const uint64_t bases[4] = {0x30008000, 0x40000000, 0x400000000, 0x80000000};
@@ -70,6 +95,8 @@ static void step(struct mem *mem, struct pci_function *f, const uint8_t *p)
         pci_set_intx(f, p[2] & 1);
         break;
     case 3:
+        if (p[3] & 1)
+            set_doorbells(f, p[2] & 3);
         pci_msix_notify(f, p[2]);
         break;
     }
@@ -85,6 +112,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .mmio32_size = 0x40000000,
         .mmio64 = GPA(0x400000000),
         .mmio64_size = 0x400000000,
+        .doorbell = doorbell,
         .assign_bars = true,
     };
     struct mem *mem = mem_new();
@@ -96,7 +124,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     for (; size >= 12; data += 12, size -= 12)
         step(mem, &f, data);
+    set_doorbells(&f, 2);
     pci_host_reset(host);
+    set_doorbells(&f, 0);
+    if (bells[0] || bells[1])
+        abort();
     pci_remove(&f);
     pci_host_free(host);
     mem_free(mem);

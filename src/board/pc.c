@@ -159,6 +159,13 @@ static void bridge_written(void *arg, struct pci_function *bridge)
     pci_host_move_ecam(b->base.pci, base);
 }
 
+static int doorbell(void *arg, uint64_t addr, int fd, bool on)
+{
+    const struct pc_config *c = &((struct pc_board *)arg)->config;
+
+    return c->doorbell(c->arg, addr, fd, on);
+}
+
 static int add_pci(struct pc_board *b, struct error *err)
 {
     const struct pc_config *c = &b->config;
@@ -175,6 +182,7 @@ static int add_pci(struct pc_board *b, struct error *err)
         .msi_size = PC_MSI_SIZE,
         .bridge = &bridge_info,
         .bridge_written = bridge_written,
+        .doorbell = c->doorbell ? doorbell : NULL,
         .arg = b,
         .assign_bars = !c->firmware,
     };

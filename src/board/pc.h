@@ -50,6 +50,8 @@ struct pc_config {
     void (*set_gsi)(void *arg, unsigned gsi, bool level);
     /** A message-signalled interrupt. Likewise. */
     void (*signal_msi)(void *arg, uint64_t addr, uint32_t data);
+    /** As pci_host_config's. */
+    int (*doorbell)(void *arg, uint64_t addr, int fd, bool on);
     void (*reset_chips)(void *arg); /* the engine's interrupt controllers and timer */
     void (*pause)(void *arg);
     void (*resume)(void *arg);

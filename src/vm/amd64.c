@@ -16,6 +16,11 @@ static void signal_msi(void *arg, uint64_t addr, uint32_t data)
     kvm_signal_msi(((struct vm *)arg)->kvm, addr, data);
 }
 
+static int doorbell(void *arg, uint64_t addr, int fd, bool on)
+{
+    return kvm_ioeventfd(((struct vm *)arg)->kvm, GPA(addr), 0, fd, on);
+}
+
 static void reset_chips(void *arg)
 {
     kvm_reset_chips(((struct vm *)arg)->kvm);
@@ -86,6 +91,7 @@ static int new_board(struct vm *vm, struct error *err)
         .uart = vm_console_backend(vm->console),
         .set_gsi = set_gsi,
         .signal_msi = signal_msi,
+        .doorbell = doorbell,
         .reset_chips = reset_chips,
         .pause = pause_clock,
         .resume = resume_clock,

@@ -300,6 +300,7 @@ void pci_function_config_write(struct pci_function *f, unsigned offset, unsigned
     }
     pci_update_decoding_locked(s, f->info);
     mutex_unlock(&s->lock);
+    pci_move_doorbells(f);
     if (flr) {
         pci_function_reset(f);
         return;
@@ -320,6 +321,7 @@ void pci_function_reset(struct pci_function *f)
     pci_msix_reset_locked(s);
     pci_update_decoding_locked(s, f->info);
     mutex_unlock(&s->lock);
+    pci_move_doorbells(f);
     if (f->ops->reset)
         f->ops->reset(f);
     pci_host_update_intx(f->host, f);

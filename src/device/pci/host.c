@@ -214,6 +214,7 @@ int pci_host_new(struct mem *mem, const struct pci_host_config *config, struct p
     host->next32 = config->mmio32.v;
     host->next64 = config->mmio64.v;
     mutex_init(&host->intx_lock);
+    mutex_init(&host->doorbell_lock);
     int rc = pci_add(host, &host->bridge, &bridge_ops,
                      config->bridge ? config->bridge : &bridge_info, 0, err);
     if (!rc)
@@ -231,6 +232,7 @@ void pci_host_free(struct pci_host *host)
     if (!host)
         return;
     pci_remove(&host->bridge);
+    mutex_done(&host->doorbell_lock);
     mutex_done(&host->intx_lock);
     free(host);
 }

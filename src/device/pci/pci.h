@@ -10,6 +10,7 @@
 #define PCI_BARS        6
 #define PCI_CONFIG_SIZE 4096
 #define PCI_MSIX_MAX    64
+#define PCI_DOORBELLS   32 /* of a function */
 
 struct state_in;
 struct state_out;
@@ -96,6 +97,18 @@ void pci_msix_notify(struct pci_function *f, unsigned vector);
 /** May the function do DMA (bus master enable)? Any thread. */
 bool pci_is_bus_master(const struct pci_function *f);
 
+/** A register whose writes, of any size and value, only signal an eventfd. */
+struct pci_doorbell {
+    uint64_t offset; /* in the BAR */
+    int fd;
+};
+
+/** Have writes to these registers of BAR @bar signal their eventfds without a call of bar_write(),
+ * where the board's host can; they may come as calls, too. Takes the place of those set before: 0
+ * to have none. @bells is copied, its descriptors must stay open until then. Any thread. */
+void pci_set_doorbells(struct pci_function *f, unsigned bar, const struct pci_doorbell *bells,
+                       size_t count);
+
 /** Guest memory, for DMA. */
 struct mem *pci_mem(const struct pci_function *f);
 
@@ -116,6 +129,9 @@ struct pci_host_config {
     const struct pci_info *bridge; /* function 0; NULL = a generic one */
     void (*bridge_written)(void *arg, struct pci_function *bridge); /* its registers behind the
                                                                        header; NULL = not wanted */
+    /** Have the host signal eventfd @fd at guest writes to @addr, or no longer: 0, or -errno, and
+     * the writes come as others do. NULL: it never can. */
+    int (*doorbell)(void *arg, uint64_t addr, int fd, bool on);
     void *arg;
     bool assign_bars; /* place BARs at start, as firmware would, for kernels told to keep them */
 };

@@ -58,6 +58,14 @@ struct pci_msix_entry {
     uint32_t control; /* bit 0: masked */
 };
 
+/** See doorbell.c. */
+struct pci_doorbells {
+    unsigned bar;
+    size_t count;
+    struct pci_doorbell bells[PCI_DOORBELLS];
+    uint64_t at[PCI_DOORBELLS]; /* the host has it there */
+};
+
 struct pci_state {
     struct mutex lock;                  /* innermost: nothing is called with it held */
     unsigned slot;                      /* [init] */
@@ -73,6 +81,7 @@ struct pci_state {
     bool intx_level;                    /* [lock] what the device wants */
     struct pci_msix_entry msix[PCI_MSIX_MAX]; /* [lock] */
     uint64_t msix_pending;                    /* [lock] one bit a vector */
+    struct pci_doorbells doorbells;           /* [the host bridge's doorbell_lock] */
 };
 
 struct pci_window {
@@ -91,6 +100,7 @@ struct pci_host {
     uint64_t next32, next64;    /* [init] where the next BAR is placed */
     struct pci_function bridge; /* [init] function 0 */
     struct mutex intx_lock;     /* taken after a function's lock was released */
+    struct mutex doorbell_lock; /* likewise */
     uint32_t intx_asserted[4];  /* [intx_lock] bit mask of slots */
 };
 
@@ -114,6 +124,9 @@ enum bus_result pci_function_bar_write(struct pci_function *f, unsigned bar, uin
 /** BARs and copies follow the command register and the BARs' registers (invariant 2 of function.c).
  */
 void pci_update_decoding_locked(struct pci_state *s, const struct pci_info *info) REQUIRES(s->lock);
+
+/** Doorbells follow their BAR. No function's lock held. */
+void pci_move_doorbells(struct pci_function *f);
 
 int pci_msix_init(struct pci_function *f);
 void pci_msix_reset_locked(struct pci_state *s) REQUIRES(s->lock);

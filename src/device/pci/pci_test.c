@@ -59,6 +59,43 @@ static const struct pci_info info = {
     .msix_bar = 1,
 };
 
+/* A host that takes doorbells: at most one at an address. */
+static struct {
+    uint64_t addr;
+    int fd;
+} bells[8];
+static unsigned bell_calls;
+
+static int doorbell(void *arg, uint64_t addr, int fd, bool on)
+{
+    bell_calls++;
+    for (unsigned i = 0; i < ARRAY_SIZE(bells); i++) {
+        if (!on && bells[i].addr == addr && bells[i].fd == fd) {
+            bells[i].addr = 0;
+            return 0;
+        }
+        if (on && bells[i].addr == addr)
+            return -EEXIST;
+    }
+    for (unsigned i = 0; on && i < ARRAY_SIZE(bells); i++) {
+        if (!bells[i].addr) {
+            bells[i].addr = addr;
+            bells[i].fd = fd;
+            return 0;
+        }
+    }
+    return -ENOENT;
+}
+
+static int bell_at(uint64_t addr)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(bells); i++) {
+        if (bells[i].addr == addr)
+            return bells[i].fd;
+    }
+    return -1;
+}
+
 static void setup(bool assign)
 {
     struct pci_host_config c = {
@@ -70,6 +107,7 @@ static void setup(bool assign)
         .mmio64_size = 0x400000000,
         .pio = GPA(0x3000000),
         .pio_size = 0x10000,
+        .doorbell = doorbell,
         .assign_bars = assign,
     };
 
@@ -330,4 +368,43 @@ TEST(saved_state_loads)
     pci_remove(&f);
     EXPECT_EQ(pci_host_load(host, in, &err), -EINVAL); /* the device is missing */
     state_in_free(in);
+}
+
+TEST(doorbells_are_where_their_bar_is_decoded)
+{
+    const struct pci_doorbell two[] = {
+        {.offset = 0x3000, .fd = 7},
+        {.offset = 0x3004, .fd = 8}
+    };
+    struct pci_function f[2];
+    const uint64_t place = MMIO64 + 0x100000;
+
+    setup(false);
+    ASSERT_EQ(pci_add(host, &f[0], &ops, &info, 1, NULL), 0);
+    ASSERT_EQ(pci_add(host, &f[1], &ops, &info, 2, NULL), 0);
+    wr(cfg(1, 0x20), 4, (uint32_t)place);
+    wr(cfg(1, 0x24), 4, place >> 32);
+    pci_set_doorbells(&f[0], 4, two, 2);
+    EXPECT_EQ(bell_calls, 0); /* not decoded yet */
+    wr(cfg(1, 4), 2, 2);
+    EXPECT_EQ(bell_at(place + 0x3000), 7);
+    EXPECT_EQ(bell_at(place + 0x3004), 8);
+    wr(cfg(1, 0x20), 4, (uint32_t)place + 0x10000);
+    EXPECT_EQ(bell_at(place + 0x3000), -1);
+    EXPECT_EQ(bell_at(place + 0x13004), 8);
+    wr(cfg(1, 0x24), 4, 0x7fffffff); /* in no window: nobody is there */
+    EXPECT_EQ(bell_at(place + 0x13004), -1);
+    wr(cfg(1, 0x24), 4, place >> 32);
+    /* another function at the same place has none there, and its own elsewhere */
+    wr(cfg(2, 0x20), 4, (uint32_t)place + 0x10000);
+    wr(cfg(2, 0x24), 4, place >> 32);
+    wr(cfg(2, 4), 2, 2);
+    pci_set_doorbells(&f[1], 4, two + 1, 1);
+    EXPECT_EQ(bell_at(place + 0x13004), 8);
+    wr(cfg(2, 0x20), 4, (uint32_t)place);
+    EXPECT_EQ(bell_at(place + 0x3004), 8);
+    pci_set_doorbells(&f[0], 4, NULL, 0);
+    EXPECT_EQ(bell_at(place + 0x13004), -1);
+    pci_host_reset(host);
+    EXPECT_EQ(bell_at(place + 0x3004), -1);
 }

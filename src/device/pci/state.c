@@ -87,6 +87,7 @@ static int load_function(struct pci_function *f, const struct state_in *in, stru
     mutex_unlock(&s->lock);
     if (!same)
         return error_set(err, EINVAL, "the saved state has another device in PCI slot %u", s->slot);
+    pci_move_doorbells(f);
     pci_set_intx(f, saved.intx_level);
     return 0;
 }

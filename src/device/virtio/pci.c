@@ -34,6 +34,8 @@
 #define NOTIFY_SIZE   0x1000
 #define NOTIFY_STRIDE 4 /* bytes per queue: notify_off_multiplier */
 
+static_assert(VIRTIO_MAX_QUEUES <= PCI_DOORBELLS, "a doorbell for every queue");
+
 /** §4.1.4: cfg_type */
 enum { CAP_COMMON = 1, CAP_NOTIFY, CAP_ISR, CAP_DEVICE, CAP_PCI };
 
@@ -170,6 +172,24 @@ static enum bus_result bar_write(struct pci_function *f, unsigned bar, uint64_t 
         mutex_unlock(&p->t.dev->lock);
     }
     return BUS_OK;
+}
+
+void virtio_pci_ring(struct virtio_pci *p)
+{
+    const struct virtio_device *dev = p->t.dev;
+    struct pci_doorbell bells[PCI_DOORBELLS];
+    size_t count = 0;
+
+    for (unsigned i = 0; i < dev->queue_count && dev->status & VIRTIO_DRIVER_OK; i++) {
+        if (dev->queues[i].enabled && dev->queues[i].kick_fd >= 0)
+            bells[count++] = (struct pci_doorbell){
+                .offset = NOTIFY_OFFSET + (uint64_t)i * NOTIFY_STRIDE,
+                .fd = dev->queues[i].kick_fd,
+            };
+    }
+    if (count || p->rings)
+        pci_set_doorbells(&p->f, REGS_BAR, bells, count);
+    p->rings = count > 0;
 }
 
 /* Configuration access capability (§4.1.4.9): a window into the BAR for drivers that cannot map it
@@ -347,6 +367,7 @@ static int transport_load(struct virtio_transport *t, const struct state_section
     p->config_vector = virtio_pci_valid_vector(p, p->config_vector);
     for (unsigned i = 0; i < t->dev->queue_count; i++)
         t->dev->queues[i].msix_vector = virtio_pci_valid_vector(p, t->dev->queues[i].msix_vector);
+    virtio_pci_ring(p);
     return rc;
 }
 

@@ -158,6 +158,7 @@ void virtio_pci_set_status(struct virtio_pci *p, uint8_t status)
         virtio_pci_forget(p);
         (void)virtio_pci_take_isr(p); /* only to clear it */
     }
+    virtio_pci_ring(p);
 }
 
 static void write_common(struct virtio_pci *p, enum field field, uint32_t value)

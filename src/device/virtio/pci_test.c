@@ -6,6 +6,8 @@
 #include "device/virtio/test_driver.h"
 #include "device/virtio/test_loopback.h"
 
+#include <unistd.h>
+
 #define ECAM   0x30000000ull
 #define MMIO32 0x40000000ull
 #define MMIO64 0x400000000ull
@@ -79,6 +81,23 @@ static void find_structures(void)
     ASSERT_TRUE(common && notify && isr && device && pci_cfg);
 }
 
+static struct {
+    uint64_t addr;
+    int fd;
+} bells[2];
+static unsigned bell_count;
+
+static int doorbell(void *arg, uint64_t addr, int fd, bool on)
+{
+    if (on) {
+        bells[bell_count % 2].addr = addr;
+        bells[bell_count++ % 2].fd = fd;
+    } else {
+        bell_count--;
+    }
+    return 0;
+}
+
 static void begin(void)
 {
     struct pci_host_config c = {
@@ -88,6 +107,7 @@ static void begin(void)
         .mmio32_size = 1 << 24,
         .mmio64 = GPA(MMIO64),
         .mmio64_size = 1 << 24,
+        .doorbell = doorbell,
         .assign_bars = true,
     };
     void *p;
@@ -153,6 +173,18 @@ static void start(uint16_t vector)
     EXPECT_EQ(get(common + 20, 1), STATUS_READY | VIRTIO_DRIVER_OK);
 }
 
+static bool by_eventfd;
+
+static void ring(unsigned index)
+{
+    const uint64_t one = 1;
+
+    if (by_eventfd)
+        ASSERT_EQ(write(bells[index].fd, &one, sizeof(one)), sizeof(one));
+    else
+        put(notify + notify_multiplier * index, 2, index);
+}
+
 /** Ask queue @index to copy 4 bytes; returns when they are used. */
 static void request(unsigned index, uint32_t value)
 {
@@ -168,7 +200,7 @@ static void request(unsigned index, uint32_t value)
     store_le32(q + 28, TEST_WRITE);
     store_le16(q + 0x404 + 2 * (load_le16(q + 0x402) % 16), 0);
     store_le16(q + 0x402, (uint16_t)(load_le16(q + 0x402) + 1));
-    put(notify + notify_multiplier * index, 2, index);
+    ring(index);
     loop_sync(loop);
     ASSERT_EQ(load_le16(q + 0x802), (uint16_t)(used + 1));
     EXPECT_EQ(load_le32(ram + 0x8100), value);
@@ -180,6 +212,22 @@ TEST(identity)
     EXPECT_EQ(get(config(0), 4), 0x107f1af4); /* 0x1040 + 63 */
     EXPECT_TRUE(get(config(8), 1) >= 1);
     EXPECT_TRUE(get(config(0x2e), 2) >= 0x40);
+    end();
+}
+
+TEST(a_hosts_doorbell_is_a_notification)
+{
+    begin();
+    EXPECT_EQ(bell_count, 0);
+    start(VQ_NO_VECTOR);
+    ASSERT_EQ(bell_count, 2);
+    EXPECT_EQ(bells[1].addr, notify + notify_multiplier);
+    by_eventfd = true;
+    request(0, 0x12345678);
+    request(1, 42);
+    by_eventfd = false;
+    put(common + 20, 1, 0);
+    EXPECT_EQ(bell_count, 0);
     end();
 }
 

@@ -15,6 +15,7 @@ struct virtio_pci {
     uint32_t driver_select; /* [device lock] */
     uint16_t queue_select;  /* [device lock] */
     uint16_t config_vector; /* [device lock] */
+    bool rings;             /* [device lock] there are doorbells */
     struct mutex irq_lock;  /* the interrupt status and the pin's level change together */
     uint8_t isr;            /* [irq_lock] */
 };
@@ -27,6 +28,9 @@ uint16_t virtio_pci_valid_vector(const struct virtio_pci *p, uint32_t vector);
 
 /** Selectors and vectors as after a reset. */
 void virtio_pci_forget(struct virtio_pci *p);
+
+/** Doorbells for the queues that the driver may notify: after each change of status or BAR. */
+void virtio_pci_ring(struct virtio_pci *p) REQUIRES(p->t.dev->lock);
 
 /** The driver, or a reset (0), sets the device's status. */
 void virtio_pci_set_status(struct virtio_pci *p, uint8_t status) REQUIRES(p->t.dev->lock);
