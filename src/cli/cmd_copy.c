@@ -24,17 +24,8 @@ static int copy_held(struct instance *from, const char *to_name, const struct sn
 
     if (!rc && to->exists)
         rc = error_set(err, EEXIST, "there is an instance '%s' already", to_name);
-    if (!rc && runs)
-        rc = remote_call(from->name, "break", NULL, -1, NULL, err);
     if (!rc)
-        rc = snapshots_copy(from, to, o, err);
-    if (runs) {
-        struct error ignored = {0};
-
-        if (remote_call(from->name, "clean", NULL, REMOTE_TIMEOUT_MS, NULL, &ignored)) {
-            /* it has ended, and will look when it starts */
-        }
-    }
+        rc = point_copy(from, to, o, runs, err);
     instance_close(to);
     return rc;
 }

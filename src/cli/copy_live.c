@@ -73,7 +73,7 @@ static int copy_saved(const struct point *from, const char *to, struct error *er
     if (!rc && in->exists)
         rc = error_set(err, EEXIST, "there is an instance '%s' already", to);
     if (!rc)
-        rc = snapshots_copy(source, in, &o, err);
+        rc = point_copy(source, in, &o, instance_is_running(source), err);
     instance_close(source);
     if (!rc)
         rc = remote_start(in, err);

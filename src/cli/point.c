@@ -119,6 +119,20 @@ int point_take(const char *instance, const char *snapshot, const char *descripti
     return rc;
 }
 
+int point_copy(const struct instance *from, struct instance *to, const struct snapshots_copy *o,
+               bool runs, struct error *err)
+{
+    struct error ignored = {0};
+    int rc = runs ? remote_call(from->name, "break", NULL, -1, NULL, err) : 0;
+
+    if (!rc)
+        rc = snapshots_copy(from, to, o, err);
+    if (runs && remote_call(from->name, "clean", NULL, REMOTE_TIMEOUT_MS, NULL, &ignored)) {
+        /* it has ended, and will look when it starts */
+    }
+    return rc;
+}
+
 int point_clean(struct instance *in, struct progress *p, struct error *err)
 {
     struct snapshots_clean c = {

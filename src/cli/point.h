@@ -26,6 +26,12 @@ must_check int point_take(const char *instance, const char *snapshot, const char
  * else by its monitor, in the background. */
 must_check int point_clean(struct instance *in, struct progress *p, struct error *err);
 
+/** snapshots_copy() from the locked @from, of which nothing is merged meanwhile: its monitor, if it
+ * @runs, is asked to rest. */
+struct snapshots_copy;
+must_check int point_copy(const struct instance *from, struct instance *to,
+                          const struct snapshots_copy *o, bool runs, struct error *err);
+
 /** For snapshots_*(): @arg is a struct progress; cancelled by Ctrl-C. */
 int point_progress(void *arg, uint64_t done, uint64_t total);
 

@@ -9,7 +9,7 @@
  *
  * Threads: one changes a disk's chain at a time. */
 #include "disk/chain.h"
-#include "disk/disk_internal.h"
+#include "disk/chain_internal.h"
 #include "disk/throttle.h"
 
 #include <errno.h>
@@ -35,14 +35,12 @@ struct disk_merge {
     bool is_linked;
 };
 
-static struct disk *top_of(struct disk *d)
+struct disk *chain_top(struct disk *d)
 {
     return disk_is_throttled(d) ? d->below : d;
 }
 
-/** A new map of what is below @top, in place of the old one. Without memory it is read layer by
- * layer. */
-static void remap(struct disk *top)
+void chain_remap(struct disk *top)
 {
     chain_map_free(top->map);
     top->map = NULL;
@@ -50,9 +48,8 @@ static void remap(struct disk *top)
         top->map = NULL;
 }
 
-/** Open the file of layer @d anew, alone. */
-static int open_again(const struct disk *d, const char *path, unsigned flags, struct disk **ret,
-                      struct error *err)
+int chain_open_again(const struct disk *d, const char *path, unsigned flags, struct disk **ret,
+                     struct error *err)
 {
     struct disk_options o = {
         .format = disk_format_name(d->format),
@@ -86,7 +83,7 @@ int disk_push_prepare(struct disk *d, const char *path, struct disk_push **ret, 
     if (!p)
         return error_set(err, ENOMEM, "out of memory");
     p->outer = d;
-    p->old = top_of(d);
+    p->old = chain_top(d);
     int rc = !p->old->format || p->old->readonly
                  ? error_set(err, EINVAL, "'%s' is not open for writing", p->old->path)
                  : flush(p->old, err);
@@ -95,7 +92,7 @@ int disk_push_prepare(struct disk *d, const char *path, struct disk_push **ret, 
     if (!rc)
         rc = check_new(p->old, p->top, err);
     if (!rc)
-        rc = open_again(p->old, p->old->path, DISK_READONLY, &p->reader, err);
+        rc = chain_open_again(p->old, p->old->path, DISK_READONLY, &p->reader, err);
     if (!rc) {
         p->reader->below = p->old->below;
         if (p->reader->below && chain_map_new(p->reader, &p->map))
@@ -159,13 +156,13 @@ static void replace(struct disk *top, unsigned depth, struct disk *with)
     above->below = with;
     old->below = NULL;
     disk_close(old);
-    remap(top);
+    chain_remap(top);
 }
 
 int disk_merge_begin(struct disk *d, unsigned depth, const char *path, struct disk_merge **ret,
                      struct error *err)
 {
-    struct disk *top = top_of(d);
+    struct disk *top = chain_top(d);
     struct disk *child = layer_at(top, depth);
     struct disk_merge *m = calloc(1, sizeof(*m));
     int rc = 0;
@@ -177,7 +174,7 @@ int disk_merge_begin(struct disk *d, unsigned depth, const char *path, struct di
     if (!child || !child->below || !child->ops->fill || (!depth && child->readonly))
         rc = error_set(err, EINVAL, "'%s' cannot be merged into", child ? child->path : d->path);
     else if (depth)
-        rc = open_again(child, path, 0, &child, err);
+        rc = chain_open_again(child, path, 0, &child, err);
     if (rc) {
         free(m->path);
         free(m);
@@ -272,12 +269,12 @@ void disk_merge_end(struct disk_merge *m, struct disk **ret_old)
         m->child->below = old->below;
         old->below = NULL;
         *ret_old = old;
-        remap(m->top);
+        chain_remap(m->top);
     }
     /* If it cannot be opened anew it stays as it is, and others cannot have it until this disk is
      * closed; nobody writes to it. */
     if (m->depth && !flush(m->child, &ignored) &&
-        !open_again(m->child, m->path, DISK_READONLY, &reader, &ignored))
+        !chain_open_again(m->child, m->path, DISK_READONLY, &reader, &ignored))
         replace(m->top, m->depth, reader);
     free(m->path);
     free(m);

@@ -10,6 +10,7 @@
 
 struct disk_push;
 struct disk_merge;
+struct disk_sink;
 
 /** Get ready to put image @path, made over @d's top (which it names as its backing image) and
  * empty, on top. The disk stands still from here to the end: it is flushed, and what it is now is
@@ -47,5 +48,24 @@ must_check int disk_merge_link(struct disk_merge *m, const char *backing, const 
  * *@ret_old, for the caller to close (NULL: it was not). A child below the top is for reading
  * again. */
 void disk_merge_end(struct disk_merge *m, struct disk **ret_old);
+
+/** Begin to merge the other way: the layer @depth below @d's top into the one below it, whose file
+ * is @path, and on which nothing else lies. If that is the top and open for writing, the disk
+ * stands still from here to the end. On success *@ret is for disk_sink_end(). -ENOTSUP: they are
+ * not of one size. */
+must_check int disk_sink_begin(struct disk *d, unsigned depth, const char *path,
+                               struct disk_sink **ret, struct error *err);
+
+/** Copy what the upper layer holds, and flush; as disk_merge_copy(). */
+must_check int disk_sink_copy(struct disk_sink *s,
+                              int (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
+                              struct error *err);
+
+/** The lower layer's file, by now at @path in the place of the upper one's, becomes the chain's in
+ * place of both. The disk stands still. *@ret is the disk to use from now on, another one only if
+ * the top was merged and is not throttled. On failure the chain is as before, and reads right. */
+must_check int disk_sink_finish(struct disk_sink *s, const char *path, struct disk **ret,
+                                struct error *err);
+void disk_sink_end(struct disk_sink *s); /* takes NULL */
 
 #endif

@@ -214,6 +214,34 @@ static void merge(unsigned i, bool break_off)
     memmove(live.layers + i, live.layers + i + 1, (live.count - i) * sizeof(live.layers[0]));
 }
 
+/** Merge layer @i + 1, numbered from the lowest, into the one below it: the top while it stands
+ * still. */
+static void sink(unsigned i, bool break_off)
+{
+    struct disk_sink *s = NULL;
+    unsigned depth = live.count - 2 - i;
+    int steps = break_off ? 1 : 1000000;
+
+    if (!depth)
+        stand_still();
+    must(disk_sink_begin(live.d, depth, path_of(live.layers[i]), &s, &err), __LINE__);
+    int rc = disk_sink_copy(s, give_up, &steps, &err);
+    if (rc == -ECANCELED)
+        err = (struct error){0};
+    else
+        must(rc, __LINE__);
+    if (depth)
+        stand_still();
+    if (!rc) {
+        EXPECT_EQ(rename(path_of(live.layers[i]), path_of(live.layers[i + 1])), 0);
+        must(disk_sink_finish(s, path_of(live.layers[i + 1]), &live.d, &err), __LINE__);
+        live.count--;
+        memmove(live.layers + i, live.layers + i + 1, (live.count - i) * sizeof(live.layers[0]));
+    }
+    disk_sink_end(s);
+    go_on();
+}
+
 static void compare(struct disk *d)
 {
     static uint8_t got[DISK_BYTES];
@@ -247,10 +275,11 @@ static void run(bool throttled)
         if (live.count < 3 || (next_random(&random) % 2 && live.count < 8))
             push();
         else
-            merge(next_random(&random) % (live.count - 1), next_random(&random) % 4 == 0);
+            (next_random(&random) % 2 ? merge : sink)(next_random(&random) % (live.count - 1),
+                                                      next_random(&random) % 4 == 0);
     }
     while (live.count > 1)
-        merge(next_random(&random) % (live.count - 1), false);
+        (live.count % 2 ? merge : sink)(next_random(&random) % (live.count - 1), false);
     __atomic_store_n(&live.stop, true, __ATOMIC_RELAXED);
     for (unsigned i = 0; i < WRITERS; i++)
         (void)pthread_join(threads[i], NULL);
@@ -315,6 +344,53 @@ TEST(merged_layers_read_as_before)
     EXPECT_EQ(e.kind, DISK_ZERO);
     ASSERT_EQ(disk_status(d, 65536, 65536, &e), 0);
     EXPECT_EQ(e.kind, DISK_ABSENT); /* what only the lowest holds is not copied */
+    disk_close(d);
+}
+
+/** The same when the upper one is merged down: also zeroes that hide what lies below both. */
+TEST(sunk_layers_read_as_before)
+{
+    static uint8_t want[DISK_BYTES], got[DISK_BYTES];
+    uint8_t buf[4096];
+    struct disk_sink *s = NULL;
+    struct disk *d;
+
+    make_folder();
+    for (unsigned n = 1; n <= 4; n++) {
+        make_image(n, n - 1);
+        d = open_image(n, 0);
+        memset(buf, (int)n, sizeof(buf));
+        for (unsigned k = 0; k < 4; k++)
+            ASSERT_EQ(disk_pwrite(d, buf, sizeof(buf), (n + k) * 65536ULL + 4096), 0);
+        ASSERT_EQ(disk_pwrite(d, buf, sizeof(buf), (n + 20) * 65536ULL), 0);
+        ASSERT_EQ(disk_write_zeroes(d, (n + 19) * 65536ULL, 65536, true), 0);
+        ASSERT_EQ(disk_flush(d), 0);
+        disk_close(d);
+    }
+    d = open_image(4, DISK_READONLY);
+    ASSERT_EQ(disk_pread(d, want, DISK_BYTES, 0), 0);
+    must(disk_sink_begin(d, 1, path_of(2), &s, &err), __LINE__); /* 3 into 2 */
+    must(disk_sink_copy(s, NULL, NULL, &err), __LINE__);
+    ASSERT_EQ(disk_pread(d, got, DISK_BYTES, 0), 0);
+    EXPECT_MEM(got, want, DISK_BYTES);
+    ASSERT_EQ(rename(path_of(2), path_of(3)), 0);
+    must(disk_sink_finish(s, path_of(3), &d, &err), __LINE__);
+    disk_sink_end(s);
+    ASSERT_EQ(disk_pread(d, got, DISK_BYTES, 0), 0);
+    EXPECT_MEM(got, want, DISK_BYTES);
+    disk_close(d);
+    d = open_image(4, DISK_READONLY); /* 4 over 3 over 1 */
+    EXPECT_TRUE(d->below && d->below->below && !d->below->below->below);
+    ASSERT_EQ(disk_pread(d, got, DISK_BYTES, 0), 0);
+    EXPECT_MEM(got, want, DISK_BYTES);
+    struct disk_extent e;
+    ASSERT_EQ(disk_status(d->below, 22 * 65536ULL, 65536, &e), 0);
+    EXPECT_EQ(e.kind, DISK_ZERO);
+    disk_close(d);
+    /* A disk that has grown since is not merged so. */
+    d = open_image(4, 0);
+    must(disk_resize(d, DISK_BYTES + 65536, false, &err), __LINE__);
+    EXPECT_EQ(disk_sink_begin(d, 0, path_of(3), &s, &err), -ENOTSUP);
     disk_close(d);
 }
 

@@ -3,20 +3,17 @@
  *   lock: decide          copy, no lock held        child's file: on what the layer lay on
  *         lock: tree without the layer              its file removed
  *
- * It may be killed anywhere: a child that is only in part filled reads the same, and is filled on;
- * one whose file does not name the layer any more only needs the tree to follow.
+ * It may be killed anywhere: a child or layer that is only in part filled reads the same, and is
+ * filled on; a child whose file does not name the layer any more only needs the tree to follow.
  *
  * With a machine, a child that is in one of its chains is that chain's; its disk stands still for
- * the moments at which the chain changes. Others are opened here: nobody else has them open.
+ * the moments at which the chain changes. Others are opened by merge.c: nobody else has them open.
  *
  * Threads: one at a time for an instance. */
 #include "base/fd.h"
-#include "disk/chain.h"
-#include "disk/throttle.h"
-#include "snapshot/instance.h"
+#include "snapshot/clean_internal.h"
 #include "store/recover.h"
 #include "store/store.h"
-#include "vm/vm.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,24 +23,12 @@
 
 #define LOCK_RETRY_MS 20
 
-struct cleaning {
-    struct snapshots_clean *c;
-    struct instance *held; /* ours to close; NULL: the caller's */
-    const struct instance *in;
-    int dir_fd;
-    struct tree *tree;
-    struct tree_step step;
-    struct tree_over over; /* what the child shall lie on; owned */
-    char *foreign;         /* the instance that the layer is of; owned; NULL: this one */
-    size_t left;
-};
-
 static int ask(struct snapshots_clean *c, uint64_t done, uint64_t total)
 {
     return c->progress ? c->progress(c->arg, done, total) : 0;
 }
 
-static void let_go(struct cleaning *k)
+void cleaning_let_go(struct cleaning *k)
 {
     tree_free(k->tree);
     k->tree = NULL;
@@ -76,7 +61,7 @@ static int take_lock(struct cleaning *k, struct error *err)
     }
 }
 
-static int begin(struct cleaning *k, struct error *err)
+int cleaning_begin(struct cleaning *k, struct error *err)
 {
     int rc = take_lock(k, err);
 
@@ -111,8 +96,7 @@ static int choose_foreign(struct cleaning *k, const struct tree_needs *needs, st
     return 0;
 }
 
-/** What the layer lies on, as seen from this instance. */
-static int find_over(struct cleaning *k, struct error *err)
+int cleaning_find_over(struct cleaning *k, struct error *err)
 {
     struct instance *other = NULL;
     struct tree *t = NULL;
@@ -142,7 +126,7 @@ static int find_over(struct cleaning *k, struct error *err)
 static int decide(struct cleaning *k, struct error *err)
 {
     struct tree_needs needs = {0};
-    int rc = begin(k, err);
+    int rc = cleaning_begin(k, err);
 
     if (!rc)
         rc = store_needs(k->in->name, &needs, err);
@@ -159,7 +143,7 @@ static int decide(struct cleaning *k, struct error *err)
 /** The child is independent of the other instance's layer. */
 static int conclude_foreign(struct cleaning *k, struct error *err)
 {
-    int rc = k->tree ? 0 : begin(k, err);
+    int rc = k->tree ? 0 : cleaning_begin(k, err);
     struct tree_layer *child = rc ? NULL : tree_find_layer(k->tree, k->step.child);
 
     if (!rc && (!child || tree_over_copy(&child->over, &k->over)))
@@ -175,7 +159,7 @@ static int conclude_foreign(struct cleaning *k, struct error *err)
 static int conclude(struct cleaning *k, struct error *err)
 {
     char path[TREE_PATH_BYTES];
-    int rc = k->tree ? 0 : begin(k, err);
+    int rc = k->tree ? 0 : cleaning_begin(k, err);
 
     if (!rc && tree_drop_layer(k->tree, k->step.layer))
         rc = error_set(err, ENOMEM, "out of memory");
@@ -189,124 +173,6 @@ static int conclude(struct cleaning *k, struct error *err)
     return rc;
 }
 
-/* --- Merging --- */
-
-struct merging {
-    struct vm *vm;
-    size_t index; /* of the machine's disk; with vm */
-    struct disk *d;
-    unsigned depth; /* of the child in it */
-    char *path;     /* the child's file */
-    char *below;    /* what the child shall lie on; NULL = nothing */
-    const char *below_format;
-};
-
-static bool is_layer(const struct disk *d, const char *id)
-{
-    const char *slash = d->path ? strrchr(d->path, '/') : NULL;
-    const char *name = slash ? slash + 1 : d->path;
-
-    return name && !strncmp(name, id, TREE_ID_BYTES - 1) &&
-           !strcmp(name + TREE_ID_BYTES - 1, ".qcow2");
-}
-
-/** Is layer @id in the machine's chains? */
-static bool find_live(struct merging *m, struct vm *vm, size_t disks, const char *id)
-{
-    for (size_t i = 0; vm && i < disks; i++) {
-        struct disk *top = vm_disk(vm, i);
-        unsigned depth = 0;
-
-        for (struct disk *d = disk_is_throttled(top) ? top->below : top; d; d = d->below, depth++) {
-            if (!is_layer(d, id))
-                continue;
-            m->vm = vm;
-            m->index = i;
-            m->d = top;
-            m->depth = depth;
-            return true;
-        }
-    }
-    return false;
-}
-
-static void hold(const struct merging *m)
-{
-    if (m->vm)
-        vm_disk_hold(m->vm, m->index);
-}
-
-static void release(const struct merging *m)
-{
-    if (m->vm)
-        vm_disk_release(m->vm, m->index);
-}
-
-static int copy(struct cleaning *k, const struct merging *m, struct error *err)
-{
-    struct disk_merge *merge = NULL;
-    struct disk *old = NULL;
-
-    hold(m);
-    int rc = disk_merge_begin(m->d, m->depth, m->path, &merge, err);
-    release(m);
-    if (rc)
-        return rc;
-    rc = disk_merge_copy(merge, k->c->progress, k->c->arg, err);
-    if (!rc)
-        rc = disk_merge_link(merge, m->below, m->below ? m->below_format : NULL, err);
-    hold(m);
-    disk_merge_end(merge, &old);
-    release(m);
-    disk_close(old);
-    return rc;
-}
-
-/** The child, open, and what is to become of it. The lock is held. */
-static int prepare(struct cleaning *k, struct merging *m, struct error *err)
-{
-    char path[TREE_PATH_BYTES];
-    int rc = find_over(k, err);
-
-    if (!rc)
-        rc = snapshots_name_below(&k->over, &m->below, &m->below_format, err);
-    tree_layer_path(path, k->step.child);
-    m->path = rc ? NULL : instance_path(k->in, err, "%s", path);
-    if (!m->path)
-        return rc ? rc : -ENOMEM;
-    if (find_live(m, k->c->vm, k->tree->current.disk_count, k->step.child))
-        return 0;
-    return snapshots_open_layer(k->in->dir, k->step.child, 0, &m->d, err);
-}
-
-/** Has the child's file been linked past the layer already, by a merge that was killed? */
-static bool is_linked(const struct merging *m, const char *layer)
-{
-    const struct disk *d = disk_is_throttled(m->d) ? m->d->below : m->d;
-
-    for (unsigned depth = m->depth; depth--;)
-        d = d->below;
-    return !d->below || !is_layer(d->below, layer);
-}
-
-static int merge(struct cleaning *k, struct error *err)
-{
-    struct merging m = {0};
-    int rc = prepare(k, &m, err);
-
-    if (!rc && !k->c->in)
-        let_go(k); /* others may look and change what they may while we copy */
-    if (!rc && !is_linked(&m, k->step.layer))
-        rc = copy(k, &m, err);
-    if (!m.vm)
-        disk_close(m.d);
-    free(m.path);
-    free(m.below);
-    if (rc)
-        return rc;
-    return k->foreign ? conclude_foreign(k, err) : conclude(k, err);
-}
-
 int snapshots_clean(struct snapshots_clean *c, struct error *err)
 {
     struct cleaning k = {.c = c, .dir_fd = -1};
@@ -317,9 +183,9 @@ int snapshots_clean(struct snapshots_clean *c, struct error *err)
         rc = decide(&k, err);
         if (!rc && k.step.kind == TREE_REMOVE)
             rc = conclude(&k, err);
-        else if (!rc && k.step.kind == TREE_MERGE)
-            rc = merge(&k, err);
-        let_go(&k);
+        else if (!rc && k.step.kind == TREE_MERGE && !(rc = cleaning_merge(&k, err)))
+            rc = k.foreign ? conclude_foreign(&k, err) : conclude(&k, err);
+        cleaning_let_go(&k);
         tree_over_done(&k.over);
         free(ptr_take(&k.foreign));
     } while (!rc && k.step.kind != TREE_DONE);

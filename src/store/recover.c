@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static int open_dir(const struct instance *in, struct error *err)
 {
@@ -61,6 +62,24 @@ static bool drop_pending(struct tree *t)
     return any;
 }
 
+/** Layers whose file has taken their child's name, by a merge that was killed before it said so. */
+static bool follow_merges(int dir_fd, struct tree *t)
+{
+    bool any = false;
+
+    for (size_t i = t->layer_count; i--;) {
+        char path[TREE_PATH_BYTES];
+        const char *id = t->layers[i].id;
+
+        tree_layer_path(path, id);
+        if (tree_is_named(t, id) || tree_children(t, id, NULL) != 1 ||
+            !faccessat(dir_fd, path, F_OK, AT_SYMLINK_NOFOLLOW) || errno != ENOENT)
+            continue;
+        any |= !tree_drop_layer(t, id); /* out of memory: the next time */
+    }
+    return any;
+}
+
 int instance_recover(const struct instance *in, struct error *err)
 {
     struct tree *t = NULL;
@@ -70,6 +89,7 @@ int instance_recover(const struct instance *in, struct error *err)
     if (rc)
         return rc;
     bool changed = drop_pending(t);
+    changed |= follow_merges(fd, t);
     if (t->current.config) {
         rc = instance_write_config(in, t->current.config, err);
         free(ptr_take(&t->current.config));

@@ -273,6 +273,35 @@ TEST(rests_of_killed_commands_are_swept)
     end();
 }
 
+TEST(a_layer_whose_file_took_its_childs_name_is_forgotten)
+{
+    struct error err = {0};
+    struct tree *t;
+    char lower[TREE_PATH_BYTES], upper[TREE_PATH_BYTES];
+
+    begin();
+    struct instance *in = create("a", true);
+    ASSERT_EQ(instance_tree(in, &t, &err), 0);
+    tree_layer_path(lower, t->layers[0].id);
+    ASSERT_EQ(tree_push_tops(t, &err), 0);
+    tree_layer_path(upper, t->layers[1].id);
+    int dir = open(in->dir, O_RDONLY | O_DIRECTORY);
+    ASSERT_EQ(renameat(dir, lower, dir, upper), 0);
+    ASSERT_EQ(tree_store(dir, t, &err), 0);
+    tree_free(t);
+    close(dir);
+    instance_close(in);
+    ASSERT_EQ(instance_open("a", INSTANCE_CHANGE, &in, &err), 0);
+    ASSERT_EQ(instance_tree(in, &t, &err), 0);
+    EXPECT_EQ(t->layer_count, 1);
+    EXPECT_EQ(t->layers[0].over.kind, TREE_OVER_IMAGE);
+    tree_layer_path(lower, t->layers[0].id);
+    EXPECT_STR(lower, upper);
+    tree_free(t);
+    instance_close(in);
+    end();
+}
+
 TEST(rename_moves_and_refuses_a_name_in_use)
 {
     begin();

@@ -148,6 +148,62 @@ def test_stopped():
     store.ok("delete", "--force", "off")
 
 
+def test_a_deletion_copies_the_smaller_part():
+    launch("costs", "--cpus", "2")
+    s = store.shell("costs")
+    fill = lambda at, mib: s.run(f"dd if=/dev/urandom of=/dev/vda bs=1M seek={at} count={mib} conv=notrunc,fsync 2>/dev/null")
+    sums = lambda: s.run("dmesg -n 1; echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M skip=1 2>/dev/null | md5sum")
+    path = lambda layer: f"{store.folder('costs')}/disks/{layer}.qcow2"
+    inode = lambda layer: os.stat(path(layer)).st_ino
+    layer = lambda snapshot: next(x for x in store.tree("costs")["snapshots"] if x["name"] == snapshot)["disks"]["root"]
+    top = lambda: store.tree("costs")["current"]["disks"]["root"]
+    fill(1, 24)
+    for name in "big", "small":
+        store.ok("snapshot", "create", f"costs/{name}", "--disk-only")
+        fill(20, 2)
+    s.write("/tmp/w", """n=0
+while ! [ -e /tmp/stop ]; do
+  n=$((n+1)); yes $n | head -c 4096 > /tmp/want
+  dd if=/tmp/want of=/dev/vda bs=4k seek=$((n % 200)) conv=notrunc,fsync 2>/dev/null
+  dd if=/dev/vda iflag=direct bs=4k skip=$((n % 200)) count=1 2>/dev/null | cmp - /tmp/want || { echo BAD > /tmp/bad; break; }
+done
+touch /tmp/stopped""")
+    s.run("(sh /tmp/w &)")
+    want = sums()
+    kept = inode(layer("big"))
+    store.ok("snapshot", "delete", "costs/big")     # into a layer that nobody writes to
+    store.settle("costs")
+    assert inode(layer("small")) == kept and sums() == want
+    store.ok("snapshot", "delete", "costs/small")   # into what the machine writes to, little
+    store.settle("costs")
+    assert inode(top()) == kept and len(store.tree("costs")["layers"]) == 1 and sums() == want
+    store.ok("snapshot", "create", "costs/again", "--disk-only")
+    fill(30, 10)
+    want = sums()
+    store.ok("snapshot", "delete", "costs/again")   # and more
+    store.settle("costs")
+    assert inode(top()) == kept and len(store.tree("costs")["layers"]) == 1 and sums() == want
+    store.ok("snapshot", "create", "costs/less", "--disk-only")
+    fill(1, 40)
+    want = sums()
+    small = inode(top())
+    store.ok("snapshot", "delete", "costs/less")    # the child is the larger: what it lacks goes up
+    store.settle("costs")
+    assert inode(top()) == small and sums() == want
+    s.run("touch /tmp/stop; while ! [ -e /tmp/stopped ]; do sleep 0.1; done; ! [ -e /tmp/bad ]")
+    store.ok("snapshot", "create", "costs/off", "--disk-only")
+    s.close()
+    store.ok("stop", "--force", "costs")
+    kept = inode(layer("off"))
+    store.ok("snapshot", "delete", "costs/off")     # without a machine
+    assert inode(top()) == kept and len(store.tree("costs")["layers"]) == 1
+    store.ok("start", "costs")
+    s = store.shell("costs")
+    assert sums() == want
+    s.close()
+    store.ok("delete", "--force", "costs")
+
+
 def test_copies():
     for name in "linked", "second", "full", "later":
         store("delete", "--force", name)
