@@ -86,7 +86,7 @@ int files_get(struct session *s, const struct wire_frame *f, struct error *err)
     return wire_end(&s->wire);
 }
 
-int file_write(const char *path, const char *text, unsigned mode, struct error *err)
+int file_write(const char *path, const char *text, unsigned mode, bool flush, struct error *err)
 {
     char temp[PATH_MAX];
 
@@ -94,7 +94,7 @@ int file_write(const char *path, const char *text, unsigned mode, struct error *
     (void)unlink(temp); /* of an attempt that broke off */
     cleanup(fd_closep) int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
     int rc = fd < 0 ? -errno : fd_write_all(fd, text, strlen(text));
-    if (!rc && (fsync(fd) || rename(temp, path)))
+    if (!rc && ((flush && fsync(fd)) || rename(temp, path)))
         rc = -errno;
     if (rc)
         (void)unlink(temp); /* if it is there */

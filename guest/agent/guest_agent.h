@@ -92,8 +92,9 @@ void command_start(const char *const argv[]);
 /** Is there a program of that name? */
 bool command_exists(const char *name);
 
-/** Replace file @path by @text, whole. */
-must_check int file_write(const char *path, const char *text, unsigned mode, struct error *err);
+/** Replace file @path by @text, whole; with @flush it is on the disk then. */
+must_check int file_write(const char *path, const char *text, unsigned mode, bool flush,
+                          struct error *err);
 /** Read the beginning of a small file, without newlines at its end; false: there is none. */
 bool file_read(const char *path, char *buf, size_t room);
 

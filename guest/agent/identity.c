@@ -1,10 +1,15 @@
 /* A new identity for a clone: names, keys, addresses. See guest_agent.h, docs/agent.md.
  *
- * What is not asked for stays. All is checked before the first thing is changed. */
+ * What is not asked for stays. All is checked before the first thing is changed.
+ *
+ * A live clone is to be of use at once, so it asks for what takes time to be done later: a process
+ * of its own waits until the commands that the clone was made for have begun, and then flushes the
+ * files and gives the network its new address, which keeps a guest of systemd busy for a second. */
 #include "guest_agent.h"
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <glob.h>
 #include <ifaddrs.h>
 #include <net/if.h>
@@ -17,9 +22,10 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { ID_DIGITS = 32, MACS_MAX = 8, HOSTS_MAX = 64 << 10 };
+enum { ID_DIGITS = 32, MACS_MAX = 8, HOSTS_MAX = 64 << 10, LATER_MS = 500 };
 
 struct mac {
     uint8_t b[6];
@@ -67,7 +73,7 @@ static bool parse_pair(const char *text, struct mac *from, struct mac *to)
 }
 
 /** The line that gives the machine its own name names the new one, as sudo and others want it. */
-static int change_hosts(const char *hostname, struct error *err)
+static int change_hosts(const char *hostname, bool flush, struct error *err)
 {
     char *text = malloc(HOSTS_MAX), *out = malloc(HOSTS_MAX + 128), *save = NULL;
     bool found = false;
@@ -82,25 +88,25 @@ static int change_hosts(const char *hostname, struct error *err)
                                  is_own && !found ? hostname : line);
             found |= is_own;
         }
-        rc = found ? file_write("/etc/hosts", out, 0644, err) : 0;
+        rc = found ? file_write("/etc/hosts", out, 0644, flush, err) : 0;
     }
     free(text);
     free(out);
     return rc;
 }
 
-static int set_hostname(const char *name, struct error *err)
+static int set_hostname(const char *name, bool flush, struct error *err)
 {
     char line[80];
 
     (void)snprintf(line, sizeof(line), "%s\n", name);
     if (sethostname(name, strlen(name)))
         return error_set(err, errno, "cannot set the host name: %s", strerror(errno));
-    int rc = file_write("/etc/hostname", line, 0644, err);
-    return rc ? rc : change_hosts(name, err);
+    int rc = file_write("/etc/hostname", line, 0644, flush, err);
+    return rc ? rc : change_hosts(name, flush, err);
 }
 
-static int set_machine_id(const char *id, struct error *err)
+static int set_machine_id(const char *id, bool flush, struct error *err)
 {
     char line[ID_DIGITS + 2];
     uint8_t random[ID_DIGITS / 2];
@@ -118,9 +124,9 @@ static int set_machine_id(const char *id, struct error *err)
         line[ID_DIGITS] = '\n';
         line[ID_DIGITS + 1] = '\0';
     }
-    int rc = file_write("/etc/machine-id", line, 0444, err);
+    int rc = file_write("/etc/machine-id", line, 0444, flush, err);
     if (!rc && !lstat("/var/lib/dbus/machine-id", &st) && S_ISREG(st.st_mode))
-        rc = file_write("/var/lib/dbus/machine-id", line, 0444, err);
+        rc = file_write("/var/lib/dbus/machine-id", line, 0444, flush, err);
     return rc;
 }
 
@@ -227,27 +233,65 @@ static int check(const struct wire_frame *f, struct error *err)
     return 0;
 }
 
-int identity_serve(struct session *s, const struct wire_frame *f, struct error *err)
+/** The interfaces' new addresses, and leases for them. */
+static int change_network(const struct wire_frame *f, struct error *err)
 {
-    const char *hostname = wire_find(f, "hostname"), *id = wire_find(f, "machine_id");
     const char *at = NULL, *pair;
     char name[IFNAMSIZ] = "";
     struct mac from, to;
-    int rc = check(f, err);
+    int rc = 0;
 
-    if (!rc && hostname)
-        rc = set_hostname(hostname, err);
-    if (!rc && id)
-        rc = set_machine_id(id, err);
-    if (!rc && wire_find(f, "ssh_keys"))
-        rc = renew_ssh_keys(err);
     while (!rc && (pair = wire_each(f, "mac", &at))) {
         if (parse_pair(pair, &from, &to) && find_interface(&from, name)) /* else it has it */
             rc = change_mac(name, &to, err);
         if (!rc && *name)
             renew_lease(name);
     }
-    if (!rc && id && !*name)
+    if (!rc && wire_find(f, "machine_id") && !*name)
         renew_lease(name); /* the name it goes by before DHCP servers has changed */
+    return rc;
+}
+
+/** Start the process that does the rest, after the answer. */
+static int do_later(struct session *s, const struct wire_frame *f, struct error *err)
+{
+    static const char *const files[] = {"/etc/hostname", "/etc/hosts", "/etc/machine-id",
+                                        "/var/lib/dbus/machine-id"};
+    const struct timespec delay = {.tv_nsec = LATER_MS * 1000000L};
+    pid_t pid = fork();
+
+    if (pid < 0)
+        return error_set(err, errno, "cannot start a process: %s", strerror(errno));
+    if (pid) /* the system's first process collects it, after this session */
+        return session_reply(s);
+    (void)close(s->wire.fd); /* which ends when the session does */
+    (void)nanosleep(&delay, NULL);
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        int fd = open(files[i], O_RDONLY | O_CLOEXEC);
+
+        if (fd >= 0)
+            (void)fsync(fd); /* nobody is there to be told */
+    }
+    if (change_network(f, err))
+        (void)fprintf(stderr, "posada-agent: %s\n", error_text(err));
+    _exit(0);
+}
+
+int identity_serve(struct session *s, const struct wire_frame *f, struct error *err)
+{
+    const char *hostname = wire_find(f, "hostname"), *id = wire_find(f, "machine_id");
+    bool later = wire_find(f, "later");
+    int rc = check(f, err);
+
+    if (!rc && hostname)
+        rc = set_hostname(hostname, !later, err);
+    if (!rc && id)
+        rc = set_machine_id(id, !later, err);
+    if (!rc && wire_find(f, "ssh_keys"))
+        rc = renew_ssh_keys(err);
+    if (!rc && later)
+        return do_later(s, f, err);
+    if (!rc)
+        rc = change_network(f, err);
     return rc ? rc : session_reply(s);
 }

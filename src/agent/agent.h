@@ -144,6 +144,7 @@ struct agent_identity {
         const char *from, *to; /* "52:54:00:12:34:56" */
     } macs[8];
     size_t mac_count; /* the interface's address changes, and it asks for a lease again */
+    bool later;       /* the network, and that files are on disk, half a second after the answer */
 };
 
 must_check int agent_set_identity(struct agent *a, const struct agent_identity *id,

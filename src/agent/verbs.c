@@ -141,6 +141,8 @@ int agent_set_identity(struct agent *a, const struct agent_identity *id, int64_t
         (void)snprintf(pair, sizeof(pair), "%s %s", id->macs[i].from, id->macs[i].to);
         wire_field(&a->wire, "mac", pair);
     }
+    if (id->later)
+        wire_field_int(&a->wire, "later", 1);
     return simple_call(a, deadline_ns, err);
 }
 

@@ -38,7 +38,7 @@ static int introduce(const char *from, const char *to, struct error *err)
     uint8_t bytes[RANDOM_BYTES];
     cleanup(freep) char *old = mac_of(from, err);
     cleanup(freep) char *new = old ? mac_of(to, err) : NULL;
-    struct agent_identity id = {.hostname = to, .machine_id = "", .mac_count = 1};
+    struct agent_identity id = {.hostname = to, .machine_id = "", .later = true};
     int64_t deadline_ns = host_now_ns() + IDENTITY_SECONDS * 1000000000LL;
 
     if (!new)

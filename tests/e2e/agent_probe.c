@@ -4,7 +4,7 @@
  *     agent_probe DIR exec N               the same of connect and running true to its end
  *     agent_probe DIR info
  *     agent_probe DIR freeze MS            "frozen N"; a line on stdin thaws: "thawed", or the
- * error agent_probe DIR identity KEY=VALUE...  hostname, machine_id, ssh_keys, mac=FROM,TO
+ * error agent_probe DIR identity KEY=VALUE...  hostname, machine_id, ssh_keys, later, mac=FROM,TO
  *     agent_probe DIR set-time NS | reseed | poweroff | reboot */
 #include "agent/agent.h"
 #include "base/clock.h"
@@ -120,6 +120,8 @@ static int set_identity(struct agent *a, int n, char **words)
             id.machine_id = value;
         if (!strcmp(words[i], "ssh_keys"))
             id.ssh_keys = true;
+        if (!strcmp(words[i], "later"))
+            id.later = true;
         if (!strcmp(words[i], "mac")) {
             id.macs[0].from = strtok(value, ",");
             id.macs[0].to = strtok(NULL, ",");

@@ -139,6 +139,15 @@ def test_info_identity_and_clock():
     assert "hostname clone-7\n" in r.out and re.search(r"^machine_id [0-9a-f]{32}$", r.out, re.M), r
     r = execute("sh", "-c", "cat /etc/hostname; cat /sys/class/net/eth0/address")
     assert r.out == "clone-7\n52:54:00:ab:cd:ef\n", r
+    later = probe("identity", "hostname=clone-8", "machine_id=", "mac=52:54:00:ab:cd:ef,52:54:00:ab:cd:f0", "later=1")
+    r = execute("sh", "-c", "cat /etc/hostname; hostname")
+    assert later.status == 0 and r.out == "clone-8\nclone-8\n", (later, r)
+    for _ in range(600):
+        if "52:54:00:ab:cd:f0 10." in probe("info").out:
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError(probe("info"))
     r = probe("identity", "hostname=../x")
     assert r.status == 1 and "no host name" in r.err, r
     assert probe("reseed").status == 0
