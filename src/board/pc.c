@@ -41,6 +41,7 @@ static const struct pci_info bridge_info = {
     .subsystem_vendor_id = 0x1af4,
     .subsystem_id = 0x1100, /* firmware takes this for a virtual machine with fw_cfg */
     .class_code = 0x060000,
+    .command = 6, /* Q35 §5.1.3 */
     .plain = true,
 };
 
@@ -50,6 +51,7 @@ static const struct pci_info lpc_info = {
     .subsystem_vendor_id = 0x1af4,
     .subsystem_id = 0x1100,
     .class_code = 0x060100,
+    .command = 7, /* ICH9 §13.1.3; firmware takes the UART to be off without the first */
     .revision = 2,
     .plain = true,
 };

@@ -192,6 +192,9 @@ TEST(configuration_space_by_ports_and_by_a_window_that_moves)
     out(0xcf8, 4, 0x8000f800);
     EXPECT_EQ(in(0xcfc, 4), 0x29188086);
     EXPECT_EQ(in(0xcff, 1), 0x29);
+    out(0xcf8, 4, 0x8000f804);
+    out(0xcfc, 2, 0);
+    EXPECT_EQ(in(0xcfc, 2), 7);
     out(0xcf8, 4, 0x8000f840);
     EXPECT_EQ(in(0xcfc, 4), PM_PORT | 1);
     out(0xcf8, 4, 0x80001000); /* an empty slot */

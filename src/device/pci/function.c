@@ -114,8 +114,11 @@ static void init_header(struct pci_function *f)
     store_le32(c + PCI_REVISION, info->class_code << 8 | info->revision);
     store_le16(c + PCI_SUBSYSTEM_VENDOR_ID, info->subsystem_vendor_id);
     store_le16(c + PCI_SUBSYSTEM_ID, info->subsystem_id);
-    store_le16(s->mask + PCI_COMMAND, PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY |
-                                          PCI_COMMAND_SERR | PCI_COMMAND_INTX_OFF);
+    store_le16(c + PCI_COMMAND, info->command);
+    store_le16(s->mask + PCI_COMMAND,
+               (PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY | PCI_COMMAND_SERR |
+                PCI_COMMAND_INTX_OFF) &
+                   ~info->command);
     s->mask[PCI_CACHE_LINE] = 0xff;
     s->mask[PCI_INTERRUPT_LINE] = 0xff;
     s->cap_tail = PCI_CAPABILITIES;

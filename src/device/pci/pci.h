@@ -47,6 +47,7 @@ struct pci_info {
     uint8_t bar_64bit;     /* bit mask by BAR number */
     uint8_t bar_prefetch;  /* bit mask */
     unsigned msix_vectors; /* 0 = no MSI-X capability */
+    uint16_t command;      /* bits of the command register that are always set */
     bool plain;            /* conventional: no interrupt pin, no PCI Express capability */
     unsigned msix_bar; /* the table at offset 0 and the PBA at 2048 of this BAR are served by pci
                           itself, as are the first 4 KiB of it */
