@@ -275,6 +275,7 @@ static void pc_free(struct board *base)
     pci_host_free(b->base.pci);
     fw_cfg_free(b->fw_cfg);
     debugcon_free(b->debugcon);
+    byte_flash_free(b->flash);
     vmgenid_free(b->vmgenid);
     free(b->smbios);
     pm_free(b->pm);
@@ -291,6 +292,8 @@ static void pc_reset(struct board *base)
     fw_cfg_reset(b->fw_cfg);
     pm_reset(b->pm);
     cmos_reset(b->cmos);
+    if (b->flash)
+        byte_flash_reset(b->flash);
     uart_reset(b->base.uart);
     __atomic_store_n(&b->pci_address, 0, __ATOMIC_RELAXED);
     b->config.reset_chips(b->config.arg);
@@ -304,6 +307,8 @@ static void pc_save(struct board *base, struct state_out *out)
     cmos_save(b->cmos, out);
     pm_save(b->pm, out);
     fw_cfg_save(b->fw_cfg, out);
+    if (b->flash)
+        byte_flash_save(b->flash, out);
     pci_host_save(b->base.pci, out);
 }
 
@@ -319,6 +324,8 @@ static int pc_load(struct board *base, const struct state_in *in, struct error *
         rc = pm_load(b->pm, in, err);
     if (!rc)
         rc = fw_cfg_load(b->fw_cfg, in, err);
+    if (!rc && b->flash)
+        rc = byte_flash_load(b->flash, in, err);
     if (!rc)
         rc = pci_host_load(b->base.pci, in, err);
     if (!rc)

@@ -45,6 +45,7 @@ struct pc_config {
     /** What it says it is; ranges are the board's. Borrowed while it is made; NULL = nameless. */
     const struct smbios_config *identity;
     const char *firmware; /* its file, mapped to end at 4 GiB; NULL = none */
+    const char *flash;    /* what it keeps its variables in, below it; NULL = none */
     struct uart_backend uart;
     /** Interrupt input @gsi of the IOAPIC. Any thread; a device's lock may be held. */
     void (*set_gsi)(void *arg, unsigned gsi, bool level);

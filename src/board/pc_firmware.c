@@ -115,6 +115,9 @@ static int map_file(struct pc_board *b, struct error *err)
         b->firmware_size = size;
     }
     free(data);
+    if (!rc && b->config.flash)
+        rc =
+            byte_flash_new(b->config.mem, GPA(PC_HIGH_RAM - size), b->config.flash, &b->flash, err);
     return rc;
 }
 

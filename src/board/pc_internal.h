@@ -4,6 +4,7 @@
 
 #include "board/pc.h"
 #include "boot/acpi.h"
+#include "device/flash/byte_flash.h"
 #include "device/pc/cmos.h"
 #include "device/pc/debugcon.h"
 #include "device/pc/fw_cfg.h"
@@ -23,7 +24,8 @@ struct pc_board {
     struct vmgenid *vmgenid;
     uint8_t *smbios; /* [init] tables for PC_SMBIOS, or for firmware to place */
     size_t smbios_size;
-    uint8_t *firmware; /* [init] its last bytes are the reset vector's; NULL = none */
+    struct byte_flash *flash; /* NULL = none */
+    uint8_t *firmware;        /* [init] its last bytes are the reset vector's; NULL = none */
     size_t firmware_size;
     uint64_t ecam;           /* [atomic] where firmware has put the configuration window */
     uint32_t pci_address;    /* [atomic] port 0xcf8 */

@@ -109,9 +109,10 @@ static const struct opt_def run_opts[] = {
                          .arg = "FILE",
                          .group = "Boot without an image",
                          .help =
-         "Machine-mode firmware, such as OpenSBI's fw_dynamic or fw_jump, in place of the built-in SBI"                   },
+         "amd64: seabios or ovmf, as this host has them installed, or a file. riscv64: machine-mode firmware, "
+         "such as OpenSBI's fw_dynamic or fw_jump, in place of the built-in SBI"                   },
     {.name = "payload",
-                         OPT_INTO_STRING(struct run_values,                                                    payload),
+                         OPT_INTO_STRING(struct run_values,                                                                           payload),
                          .arg = "FILE",
                          .group = "Boot without an image",
                          .help = "What the firmware starts in place of a kernel, such as U-Boot"},
@@ -119,10 +120,10 @@ static const struct opt_def run_opts[] = {
                          OPT_INTO_STRING(struct run_values,                                                           flash),
                          .arg = "FILE",
                          .group = "Boot without an image",
-                         .help = "Contents of the second flash bank"                                      },
+                         .help = "riscv64: contents of the second flash bank; amd64: ovmf's variables, to keep them"               },
 
     {.name = "vsock",
-                         OPT_INTO_STRING(struct run_values,                                                                                       vsock),
+                         OPT_INTO_STRING(struct run_values,                                       vsock),
                          .arg = "DIR",
                          .group = "Devices",
                          .help =

@@ -3,6 +3,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "cli/run.h"
+#include "vm/firmware.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -45,7 +46,7 @@ static int configure_boot(struct run *run, struct error *err)
     }
     if (!run->args->n && !v->kernel && !v->firmware && !v->flash)
         return error_set(err, EINVAL,
-                         "nothing to boot: give an image, such as 'tiny', or --kernel");
+                         "nothing to boot: give an image, such as 'tiny', --kernel or --firmware");
     if (!run->args->n && run_has_command(run))
         return error_set(err, EINVAL, "a command after '--' needs an image, such as 'tiny'");
     if (v->initrd && !v->kernel)
@@ -69,9 +70,10 @@ static int configure_boot(struct run *run, struct error *err)
 static int choose_arch(struct run *run, struct error *err)
 {
     const struct guest_values *g = &run->v->guest;
-    const char *arch = g->arch                                  ? g->arch
-                       : g->engine && !strcmp(g->engine, "kvm") ? "amd64"
-                                                                : "riscv64";
+    const char *arch = g->arch                                    ? g->arch
+                       : g->engine && !strcmp(g->engine, "kvm")   ? "amd64"
+                       : vm_firmware_is_name(run->guest.firmware) ? "amd64"
+                                                                  : "riscv64";
 
     if (run->args->n)
         return 0;

@@ -5,13 +5,17 @@
 #include "base/opt.h"
 #include "base/paths.h"
 #include "image/image.h"
+#include "vm/firmware.h"
 #include "vm/words.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 
@@ -30,6 +34,8 @@ void machine_done(struct machine *m)
 {
     for (size_t i = 0; i < m->owned_count; i++)
         free(m->owned[i]);
+    if (m->has_vars)
+        fd_close(m->vars_fd);
     *m = (struct machine){0};
 }
 
@@ -209,6 +215,65 @@ static int compose_append(struct machine *m, const char *append, bool volume_arg
     return v->append ? 0 : -ENOMEM;
 }
 
+static int copy_file(const char *from, int to, struct error *err)
+{
+    cleanup(fd_closep) int fd = open(from, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    off_t at = 0;
+
+    if (fd < 0 || fstat(fd, &st))
+        return error_set(err, errno, "cannot open '%s': %s", from, strerror(errno));
+    while (at < st.st_size) {
+        ssize_t n = sendfile(to, fd, &at, (size_t)(st.st_size - at));
+        if (n <= 0)
+            return error_set(err, n ? errno : EIO, "cannot copy '%s': %s", from,
+                             strerror(n ? errno : EIO));
+    }
+    return 0;
+}
+
+/** Variables of a machine that has none yet begin as @template has them. They appear whole, by a
+ * rename: a machine that ends here leaves none. */
+static int make_vars(struct machine *m, const struct instance *in, const char *template,
+                     struct error *err)
+{
+    if (!in) {
+        m->vars_fd = memfd_create("posada-vars", MFD_CLOEXEC);
+        m->has_vars = m->vars_fd >= 0;
+        m->config.flash = own(m, paths_format(err, "/proc/self/fd/%d", m->vars_fd), err);
+        return !m->has_vars       ? error_set(err, errno, "memfd_create: %s", strerror(errno))
+               : !m->config.flash ? -ENOMEM
+                                  : copy_file(template, m->vars_fd, err);
+    }
+    cleanup(freep) char *fresh = paths_format(err, "%s.new", m->config.flash);
+    if (!fresh)
+        return -ENOMEM;
+    cleanup(fd_closep) int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return error_set(err, errno, "cannot make '%s': %s", fresh, strerror(errno));
+    int r = copy_file(template, fd, err);
+    if (!r && (fsync(fd) || rename(fresh, m->config.flash)))
+        r = error_set(err, errno, "cannot make '%s': %s", m->config.flash, strerror(errno));
+    return r;
+}
+
+/** By name: the host's, with variables of the machine's own. */
+static int set_named_firmware(struct machine *m, const struct instance_config *c,
+                              const struct instance *in, struct error *err)
+{
+    struct vm_config *v = &m->config;
+    const char *vars;
+    int r = vm_firmware_find(c->firmware, &v->firmware, &vars, err);
+
+    if (!r && (*c->flash || (in && vars)))
+        r = set_file(m, in, *c->flash ? c->flash : "vars.fd", &v->flash, err);
+    if (r || !vars || (v->flash && !access(v->flash, F_OK)))
+        return r;
+    if (v->flash && !in)
+        return 0; /* the user's file, which vm_new() finds missing */
+    return make_vars(m, in, vars, err);
+}
+
 static int set_boot(struct machine *m, const struct instance_config *c, const struct instance *in,
                     struct error *err)
 {
@@ -218,11 +283,14 @@ static int set_boot(struct machine *m, const struct instance_config *c, const st
     if (!r)
         r = set_file(m, in, c->initrd, &v->initrd, err);
     if (!r)
-        r = set_file(m, in, c->firmware, &v->firmware, err);
-    if (!r)
         r = set_file(m, in, c->payload, &v->firmware_payload, err);
-    if (!r)
-        r = set_file(m, in, c->flash, &v->flash, err);
+    if (!r && vm_firmware_is_name(c->firmware)) {
+        r = set_named_firmware(m, c, in, err);
+    } else if (!r) {
+        r = set_file(m, in, c->firmware, &v->firmware, err);
+        if (!r)
+            r = set_file(m, in, c->flash, &v->flash, err);
+    }
     /* firmware speaks on the UART, and an amd64 kernel has no driver for the other built in; a
      * riscv64 kernel alone finds virtio-console faster */
     v->console_uart = !strcmp(c->console, "auto")

@@ -13,6 +13,8 @@ struct machine {
     struct net_forward forwards[CONFIG_LIST_MAX];
     char *owned[MACHINE_OWNED_MAX];
     size_t owned_count;
+    bool has_vars; /* vars_fd is what the firmware of a temporary machine keeps its variables in */
+    int vars_fd;
 };
 
 /** The machine of @c. @in: the instance whose files and root disk it has; NULL: files are as @c

@@ -5,6 +5,7 @@
 #include "base/fd.h"
 #include "base/opt.h"
 #include "base/paths.h"
+#include "vm/firmware.h"
 #include "vm/words.h"
 
 #include <errno.h>
@@ -110,9 +111,11 @@ const struct config_key config_keys[] = {
     {"kernel",                   CONFIG_TEXT, AT(kernel), .help = "Kernel's file; a relative one lies in the folder"},
     {"initrd",                                CONFIG_TEXT, AT(initrd), .help = "Initial RAM disk's file"},
     {"append",CONFIG_TEXT, AT(append), .help = "Kernel arguments"},
-    {"firmware",                CONFIG_TEXT, AT(firmware), .help = "Firmware in place of the built-in SBI"},
+    {"firmware",                CONFIG_TEXT, AT(firmware),
+     .help = "Firmware's file, in place of the built-in SBI; amd64 also: seabios, ovmf"},
     {"payload",                   CONFIG_TEXT, AT(payload), .help = "What the firmware starts"},
-    {"flash",                                CONFIG_TEXT, AT(flash), .help = "Contents of the second flash bank"},
+    {"flash",                                CONFIG_TEXT, AT(flash),
+     .help = "Contents of the second flash bank; amd64: ovmf's variables, made as vars.fd"},
     {"console",CONFIG_CHOICE, AT(console), .def = "auto", .choices = "auto virtio uart",
      .help = "The guest's device for the console; auto: uart with firmware, else virtio"},
     {"cloud-init",                      CONFIG_TEXT, AT(cloud_init), .help = "NoCloud seed disk's file"},
@@ -194,6 +197,8 @@ const char *config_own_file(const struct instance_config *c, const char *key)
     const struct config_key *k = config_find(key, NULL);
     const char *value = k ? *(char *const *)(const void *)((const char *)c + k->offset) : "";
 
+    if (k && !strcmp(key, "firmware") && vm_firmware_is_name(value))
+        return NULL;
     return *value && !strchr(value, '/') ? value : NULL;
 }
 
@@ -455,6 +460,8 @@ int config_check(const struct instance_config *c, struct error *err)
         return error_set(err, EINVAL, "payload needs firmware");
     if (c->disks.n > VM_MAX_DISKS - 2)
         return error_set(err, EINVAL, "at most %d disks may be added", VM_MAX_DISKS - 2);
+    if (vm_firmware_is_name(c->firmware) && !amd64)
+        return error_set(err, EINVAL, "firmware %s is for amd64 machines", c->firmware);
     if (c->oem_strings.n && !amd64)
         return error_set(err, EINVAL, "oem-strings are for amd64 machines");
     if (c->volumes.n > VM_MAX_SHARES)

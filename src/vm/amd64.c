@@ -40,10 +40,11 @@ static int check(const struct vm_config *c, struct error *err)
 {
     if (c->engine != VM_ENGINE_KVM)
         return error_set(err, ENOTSUP, "amd64 machines run under KVM only");
-    if (c->flash || c->firmware_payload || c->dump)
+    if (c->firmware_payload || c->dump)
         return error_set(err, ENOTSUP,
-                         "a flash bank, a firmware's payload and dumps of the engine are for "
-                         "riscv64 machines");
+                         "a firmware's payload and dumps of the engine are for riscv64 machines");
+    if (c->flash && !c->firmware)
+        return error_set(err, EINVAL, "a flash needs firmware, which keeps its variables there");
     if (c->cpu == VM_CPU_RVA23 || c->cpu == VM_CPU_RVA22)
         return error_set(err, EINVAL, "an amd64 machine has no processors of a RISC-V profile");
     if (c->memory_bytes < 32ULL << 20)
@@ -88,6 +89,7 @@ static int new_board(struct vm *vm, struct error *err)
         .loop = vm->loop,
         .identity = &identity,
         .firmware = vm->config.firmware,
+        .flash = vm->config.flash,
         .uart = vm_console_backend(vm->console),
         .set_gsi = set_gsi,
         .signal_msi = signal_msi,
