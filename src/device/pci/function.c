@@ -253,6 +253,11 @@ bool pci_is_bus_master(const struct pci_function *f)
     return __atomic_load_n(&f->state->command, __ATOMIC_RELAXED) & PCI_COMMAND_MASTER;
 }
 
+unsigned pci_slot(const struct pci_function *f)
+{
+    return f->state->slot;
+}
+
 struct mem *pci_mem(const struct pci_function *f)
 {
     return f->host->mem;

@@ -95,6 +95,9 @@ bool pci_msix_enabled(const struct pci_function *f);
  * Any thread. */
 void pci_msix_notify(struct pci_function *f, unsigned vector);
 
+/** The slot it is in. */
+unsigned pci_slot(const struct pci_function *f);
+
 /** May the function do DMA (bus master enable)? Any thread. */
 bool pci_is_bus_master(const struct pci_function *f);
 
