@@ -179,7 +179,7 @@ static int add_pci(struct pc_board *b, struct error *err)
         .mmio32 = GPA(PC_LOW_MAX),
         .mmio32_size = PC_HOLE_SIZE,
         .mmio64 = GPA(pc_mmio64(b)),
-        .mmio64_size = PC_MMIO64_SIZE,
+        .mmio64_size = PC_MMIO64_END - pc_mmio64(b),
         .msi = GPA(PC_MSI),
         .msi_size = PC_MSI_SIZE,
         .bridge = &bridge_info,

@@ -78,6 +78,10 @@ bool pc_board_press_power(struct pc_board *b);
  * pointer is. */
 must_check int pc_board_put_tables(struct pc_board *b, uint64_t *ret_rsdp, struct error *err);
 
+/** For a start with firmware: in what order it looks for something to boot, one path of Open
+ * Firmware's form a line. vCPUs stand still. */
+must_check int pc_board_set_boot_order(struct pc_board *b, const char *paths, struct error *err);
+
 /** For a start with firmware: put a copy of its end below 1 MiB. */
 void pc_board_shadow_firmware(struct pc_board *b);
 

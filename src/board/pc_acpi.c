@@ -37,6 +37,22 @@ static void put_prt(struct acpi_tables *t)
     aml_end(t);
 }
 
+/** The 64-bit window, or as much of it as holds what firmware has placed there: a kernel does not
+ * believe in addresses beyond the processor's. Always of the same form. */
+static void put_window64(const struct pc_board *b, struct acpi_tables *t)
+{
+    uint64_t first;
+    uint64_t end;
+
+    pci_host_used64(b->base.pci, &first, &end);
+    if (!end || (first >= pc_mmio64(b) && end <= pc_mmio64(b) + PC_MMIO64_USED)) {
+        first = pc_mmio64(b);
+        end = first + PC_MMIO64_USED;
+    }
+    first = align_down(first, 1ULL << 30);
+    aml_res_window(t, first, align_up(end, 1ULL << 30) - first);
+}
+
 static void put_windows(const struct pc_board *b, struct acpi_tables *t)
 {
     uint64_t ecam = window_base(b);
@@ -52,7 +68,7 @@ static void put_windows(const struct pc_board *b, struct acpi_tables *t)
         aml_res_window(t, PC_LOW_MAX, ecam - PC_LOW_MAX);
     if (end > ecam + PC_ECAM_SIZE)
         aml_res_window(t, ecam + PC_ECAM_SIZE, end - ecam - PC_ECAM_SIZE);
-    aml_res_window(t, pc_mmio64(b), PC_MMIO64_SIZE);
+    put_window64(b, t);
     aml_end(t);
 }
 

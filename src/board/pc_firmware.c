@@ -130,6 +130,11 @@ void pc_board_shadow_firmware(struct pc_board *b)
     assert(!rc); /* every machine has RAM there */
 }
 
+int pc_board_set_boot_order(struct pc_board *b, const char *paths, struct error *err)
+{
+    return fw_cfg_add_file(b->fw_cfg, "bootorder", paths, strlen(paths) + 1, err);
+}
+
 int pc_add_firmware(struct pc_board *b, struct error *err)
 {
     struct fw_cfg *f = b->fw_cfg;

@@ -32,9 +32,11 @@ struct pc_board {
     uint8_t levels[PC_GSIS]; /* [atomic] as last driven; one driver each */
 };
 
-/** PCI's 64-bit window lies above RAM. */
+/** PCI's 64-bit window lies above RAM, up to the end of addresses: firmware chooses a place there
+ * by what it knows of the processor. Of direct starts, its beginning is used. */
 uint64_t pc_mmio64(const struct pc_board *b);
-#define PC_MMIO64_SIZE (16ULL << 30)
+#define PC_MMIO64_USED (16ULL << 30)
+#define PC_MMIO64_END  (1ULL << 52)
 
 /* pc_acpi.c */
 

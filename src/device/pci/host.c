@@ -242,6 +242,25 @@ void pci_host_move_ecam(struct pci_host *host, uint64_t base)
     __atomic_store_n(&host->ecam, base, __ATOMIC_RELAXED); /* see in_ecam() */
 }
 
+void pci_host_used64(const struct pci_host *host, uint64_t *ret_first, uint64_t *ret_end)
+{
+    uint64_t first = UINT64_MAX;
+    uint64_t end = 0;
+
+    for (size_t i = 0; i < host->map_count; i++) {
+        const struct pci_bar_map *map = &host->maps[i];
+        uint64_t base = __atomic_load_n(&map->base, __ATOMIC_RELAXED); /* see in_ecam() */
+
+        if (!map->size || base == PCI_UNMAPPED ||
+            base - host->config.mmio64.v >= host->config.mmio64_size)
+            continue;
+        first = MIN(first, base);
+        end = MAX(end, base + map->size);
+    }
+    *ret_first = end ? first : 0;
+    *ret_end = end;
+}
+
 struct pci_function *pci_host_bridge(struct pci_host *host)
 {
     return &host->bridge;

@@ -148,6 +148,10 @@ void pci_host_reset(struct pci_host *host);
  * nowhere. Any thread. */
 void pci_host_move_ecam(struct pci_host *host, uint64_t base);
 
+/** From where to where decoded BARs lie in the 64-bit window now; both 0: there are none. Any
+ * thread. */
+void pci_host_used64(const struct pci_host *host, uint64_t *ret_first, uint64_t *ret_end);
+
 /** The bridge itself. */
 struct pci_function *pci_host_bridge(struct pci_host *host);
 
