@@ -14,7 +14,8 @@
 #include <sys/stat.h>
 
 const char guest_disk_help[] =
-    "Add a disk, in any format of 'posada disk' (format=NAME; else by its beginning): readonly=on; "
+    "Add a disk, in any format of 'posada disk' (format=NAME; else by its beginning): bus=ahci: by Serial ATA, "
+    "for guests that know no virtio when they start; readonly=on; "
     "snapshot=on: what the guest writes is dropped; cache=none: past the host's page cache; "
     "refs=folder|any|none: which other files the image may name; key-file=FILE: with the passphrase of "
     "an encrypted image; bps=SIZE and iops=N: at most so many "
@@ -57,9 +58,10 @@ static int check_volume(const char *text, struct error *err)
     return r;
 }
 
-/** Add @list to @key; every element begins with the name of a file. */
+/** Add @list to @key, each with @suffix; every element begins with the name of a file. */
 static int set_files(struct instance_config *c, const char *key, const char *option,
-                     const struct opt_list *list, bool absolute, struct error *err)
+                     const struct opt_list *list, const char *suffix, bool absolute,
+                     struct error *err)
 {
     cleanup(freep) char *cwd = get_current_dir_name();
     int r = 0;
@@ -67,8 +69,8 @@ static int set_files(struct instance_config *c, const char *key, const char *opt
     for (size_t i = 0; !r && i < list->n; i++) {
         const char *text = list->v[i];
         bool prefix = absolute && *text && *text != '/';
-        cleanup(freep) char *full =
-            paths_format(err, "%s%s%s", prefix && cwd ? cwd : "", prefix ? "/" : "", text);
+        cleanup(freep) char *full = paths_format(err, "%s%s%s%s", prefix && cwd ? cwd : "",
+                                                 prefix ? "/" : "", text, suffix);
         r = full ? set(c, key, option, full, err) : -ENOMEM;
     }
     return r;
@@ -81,8 +83,9 @@ static int apply_lists(const struct guest_values *v, struct instance_config *c, 
 
     if (v->volumes.n > VM_MAX_SHARES)
         return error_set(err, EINVAL, "--volume may be given at most %d times", VM_MAX_SHARES);
-    if (v->disks.n > VM_MAX_DISKS - 2)
-        return error_set(err, EINVAL, "--disk may be given at most %d times", VM_MAX_DISKS - 2);
+    if (v->disks.n + v->cdroms.n > VM_MAX_DISKS - 2)
+        return error_set(err, EINVAL, "--disk and --cdrom may be given at most %d times",
+                         VM_MAX_DISKS - 2);
     if (v->ports.n > CONFIG_LIST_MAX)
         return error_set(err, EINVAL, "--publish may be given at most %d times", CONFIG_LIST_MAX);
     if (v->oem.n > CONFIG_LIST_MAX)
@@ -92,11 +95,13 @@ static int apply_lists(const struct guest_values *v, struct instance_config *c, 
         r = set(c, "oem-strings", "oem-string", v->oem.v[i], err);
     if (r)
         return r;
-    r = set_files(c, "volumes", "volume", &v->volumes, absolute, err);
+    r = set_files(c, "volumes", "volume", &v->volumes, "", absolute, err);
     for (size_t i = 0; !r && i < v->volumes.n; i++)
         r = check_volume(v->volumes.v[i], err);
     if (!r)
-        r = set_files(c, "disks", "disk", &v->disks, absolute, err);
+        r = set_files(c, "disks", "disk", &v->disks, "", absolute, err);
+    if (!r)
+        r = set_files(c, "disks", "cdrom", &v->cdroms, ",media=cdrom", absolute, err);
     for (size_t i = 0; !r && i < v->ports.n; i++)
         r = set(c, "publish", "publish", v->ports.v[i], err);
     return r;
@@ -127,6 +132,7 @@ int guest_apply(const struct guest_values *v, struct instance_config *c, bool ab
         {"net",         v->net                     },
         {"mac",         v->mac                     },
         {"console",     v->console                 },
+        {"boot",        v->boot                    },
         {"restart",     v->restart                 },
         {"description", v->description             },
         {"rng",         v->rng ? NULL : "no"       },

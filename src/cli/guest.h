@@ -12,7 +12,8 @@ struct guest_values {
     int64_t cpus;
     uint64_t memory, disk_size;
     const char *engine, *cpu, *vlen, *append, *net, *mac, *console;
-    struct opt_list disks, volumes, ports, oem;
+    struct opt_list disks, cdroms, volumes, ports, oem;
+    const char *boot;
     bool rng, balloon;
     const char *arch, *mirror;
     const char *restart, *description, *cloud_init;
@@ -90,6 +91,17 @@ extern const char guest_disk_help[], guest_volume_help[];
          .arg = "FILE[,KEY=VALUE...]",                                                             \
          .group = "Devices",                                                                       \
          .help = guest_disk_help},                                                                 \
+        {.name = "cdrom",                                                                          \
+         OPT_INTO_LIST(s, guest.cdroms),                                                           \
+         .arg = "FILE",                                                                            \
+         .group = "Devices",                                                                       \
+         .help = "Add a CD-ROM drive with this image, such as an installer's. May be repeated"},   \
+        {.name = "boot",                                                                           \
+         OPT_INTO_CHOICE(s, guest.boot),                                                           \
+         .arg = "DEVICE",                                                                          \
+         .choices = "disk cdrom",                                                                  \
+         .group = "Devices",                                                                       \
+         .help = "What amd64 firmware looks at first. Default: disk"},                             \
         {.name = "volume",                                                                         \
          .short_name = 'v',                                                                        \
          OPT_INTO_LIST(s, guest.volumes),                                                          \

@@ -26,17 +26,30 @@ static int check_env(const struct opt_list *env, struct error *err)
     return 0;
 }
 
+/** A PC with something to boot from, and nothing said of how, does it as PCs always have. */
+static const char *choose_firmware(const struct run *run)
+{
+    const struct run_values *v = run->v;
+    const struct guest_values *g = &v->guest;
+    bool may_be_pc = !g->arch || !strcmp(g->arch, "amd64");
+
+    if (v->firmware || run->args->n || v->kernel || !may_be_pc)
+        return v->firmware;
+    return g->disks.n + g->cdroms.n ? "seabios" : NULL;
+}
+
 static int configure_boot(struct run *run, struct error *err)
 {
     const struct run_values *v = run->v;
+    const char *firmware = choose_firmware(run);
     const struct {
         const char *option, *value;
     } only_files[] = {
-        {"kernel",   v->kernel  },
-        {"initrd",   v->initrd  },
-        {"firmware", v->firmware},
-        {"payload",  v->payload },
-        {"flash",    v->flash   }
+        {"kernel",   v->kernel },
+        {"initrd",   v->initrd },
+        {"firmware", firmware  },
+        {"payload",  v->payload},
+        {"flash",    v->flash  }
     };
 
     for (size_t i = 0; run->args->n && i < ARRAY_SIZE(only_files); i++) {
@@ -44,9 +57,9 @@ static int configure_boot(struct run *run, struct error *err)
             return error_set(err, EINVAL, "--%s excludes an image, but '%s' was given",
                              only_files[i].option, run->args->v[0]);
     }
-    if (!run->args->n && !v->kernel && !v->firmware && !v->flash)
+    if (!run->args->n && !v->kernel && !firmware && !v->flash)
         return error_set(err, EINVAL,
-                         "nothing to boot: give an image, such as 'tiny', --kernel or --firmware");
+                         "nothing to boot: give an image, such as 'tiny', or --kernel");
     if (!run->args->n && run_has_command(run))
         return error_set(err, EINVAL, "a command after '--' needs an image, such as 'tiny'");
     if (v->initrd && !v->kernel)

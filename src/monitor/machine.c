@@ -99,7 +99,8 @@ static int add_disk(struct machine *m, const struct vm_disk_config *d, struct er
 
 /** The disks of its tree. Their layers may lie on another instance's, or on a base: the store made
  * the references. */
-static int add_own_disks(struct machine *m, const struct instance *in, struct error *err)
+static int add_own_disks(struct machine *m, const struct instance_config *c,
+                         const struct instance *in, struct error *err)
 {
     struct tree *t;
     int r = instance_tree(in, &t, err);
@@ -107,7 +108,11 @@ static int add_own_disks(struct machine *m, const struct instance *in, struct er
     if (r)
         return r;
     for (size_t i = 0; !r && i < t->current.disk_count; i++) {
-        struct vm_disk_config d = {.format = "qcow2", .refs = DISK_REFS_ANY};
+        struct vm_disk_config d = {
+            .format = "qcow2",
+            .refs = DISK_REFS_ANY,
+            .bus = strcmp(c->disk_bus, "ahci") ? VM_BUS_VIRTIO : VM_BUS_AHCI,
+        };
         char path[TREE_PATH_BYTES];
 
         tree_layer_path(path, t->current.disks[i].layer);
@@ -122,7 +127,7 @@ static int add_disks(struct machine *m, const struct instance_config *c, const s
                      struct error *err)
 {
     struct vm_disk_config d;
-    int r = in ? add_own_disks(m, in, err) : 0;
+    int r = in ? add_own_disks(m, c, in, err) : 0;
 
     for (size_t i = 0; !r && i < c->disks.n; i++) {
         char *words = own(m, strdup(c->disks.v[i]), err);
@@ -291,6 +296,7 @@ static int set_boot(struct machine *m, const struct instance_config *c, const st
         if (!r)
             r = set_file(m, in, c->flash, &v->flash, err);
     }
+    v->boot_cdrom = !strcmp(c->boot, "cdrom");
     /* firmware speaks on the UART, and an amd64 kernel has no driver for the other built in; a
      * riscv64 kernel alone finds virtio-console faster */
     v->console_uart = !strcmp(c->console, "auto")

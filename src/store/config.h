@@ -32,6 +32,7 @@ struct instance_config {
     char *engine, *cpu, *vlen;
     char *kernel, *initrd, *append; /* files: relative ones lie in the instance's folder */
     char *firmware, *payload, *flash;
+    char *boot, *disk_bus;
     char *console;
     char *cloud_init; /* NoCloud seed disk */
     struct config_list disks, volumes, publish, oem_strings;

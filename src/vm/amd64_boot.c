@@ -7,6 +7,7 @@
 #include "vm/amd64.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -67,6 +68,31 @@ static int start_kernel(struct vm *vm, const struct images *im, struct error *er
     return kvm_vcpu_enter_at(vm->vcpus[0], &entry, err);
 }
 
+/** Disks in their order, then CD-ROMs, or the reverse. */
+static int set_boot_order(struct vm *vm, struct error *err)
+{
+    const struct vm_config *c = &vm->config;
+    char *text = NULL;
+    size_t size;
+    FILE *f = open_memstream(&text, &size);
+
+    for (size_t i = 0; f && i < 2 * c->disk_count; i++) {
+        const struct vm_disk *d = &vm->disks[i % c->disk_count];
+        bool cdroms = c->boot_cdrom == (i < c->disk_count);
+
+        if (c->disks[i % c->disk_count].is_cdrom != cdroms)
+            continue;
+        if (d->virtio)
+            (void)fprintf(f, "/pci@i0cf8/scsi@%x/disk@0,0\n", d->slot);
+        else
+            (void)fprintf(f, "/pci@i0cf8/pci8086,2922@%x/drive@%x/disk@0\n", d->slot, d->port);
+    }
+    int rc = !f || fclose(f) ? error_set(err, ENOMEM, "out of memory")
+                             : pc_board_set_boot_order(vm->pc, text, err);
+    free(text);
+    return rc;
+}
+
 int amd64_boot(struct vm *vm, struct error *err)
 {
     const struct vm_config *c = &vm->config;
@@ -80,7 +106,7 @@ int amd64_boot(struct vm *vm, struct error *err)
         vcpu_reset(vm->vcpus[i]);
     if (c->firmware) {
         pc_board_shadow_firmware(vm->pc);
-        return 0;
+        return set_boot_order(vm, err);
     }
     int rc = read_images(c, &im, err);
     if (!rc)

@@ -27,8 +27,13 @@ enum vm_cpu {
     VM_CPU_X86_64_V4,
 };
 
+/** How the guest sees a disk. */
+enum vm_bus { VM_BUS_VIRTIO, VM_BUS_AHCI };
+
 struct vm_disk_config {
     const char *path;
+    enum vm_bus bus;
+    bool is_cdrom;      /* a drive with removable media, on AHCI */
     const char *format; /* NULL: see disk_open() */
     bool readonly;
     bool snapshot;
@@ -79,6 +84,7 @@ struct vm_config {
     const char *firmware; /* NULL: built-in SBI; amd64: none, the kernel is started directly */
     const char
         *firmware_payload; /* S-mode program for the firmware (U-Boot), NULL: the kernel or none */
+    bool boot_cdrom;       /* amd64 firmware: look at CD-ROMs before disks */
     const char *flash;     /* second flash bank's file, NULL: none */
     struct vm_disk_config disks[VM_MAX_DISKS];
     size_t disk_count;

@@ -118,14 +118,8 @@ static int add_net(struct vm *vm, struct error *err)
     return rc;
 }
 
-static int add_disk(struct vm *vm, size_t index, struct error *err)
+static int open_disk(const struct vm_disk_config *d, struct disk **ret, struct error *err)
 {
-    const struct vm_disk_config *d = &vm->config.disks[index];
-    char serial[32];
-    struct virtio_blk_config config = {
-        .queues = MIN(vm->config.cpus, (unsigned)VIRTIO_BLK_MAX_QUEUES),
-        .serial = serial,
-    };
     struct disk_options options = {
         .format = d->format,
         .flags = (d->readonly ? DISK_READONLY : 0) | (d->snapshot ? DISK_SNAPSHOT : 0) |
@@ -133,45 +127,106 @@ static int add_disk(struct vm *vm, size_t index, struct error *err)
         .refs = d->refs,
         .key_file = d->key_file,
     };
-    struct disk *disk;
-    struct virtio_device *dev;
+    int rc = disk_open(d->path, &options, ret, err);
+
+    return !rc && disk_limits_any(&d->limits) ? disk_throttle(*ret, &d->limits, ret, err) : rc;
+}
+
+/** Which port of the controller disk @index has: in their order. */
+static unsigned sata_port(const struct vm *vm, size_t index)
+{
+    unsigned port = 0;
+
+    for (size_t i = 0; i < index; i++)
+        port += vm->config.disks[i].bus == VM_BUS_AHCI;
+    return port;
+}
+
+static int add_sata_disk(struct vm *vm, size_t index, struct disk *disk, const char *serial,
+                         struct error *err)
+{
+    unsigned ports = sata_port(vm, vm->config.disk_count);
+    unsigned port = sata_port(vm, index);
+
+    static_assert(VM_MAX_DISKS <= AHCI_PORTS, "there are enough");
+    int rc = vm->ahci ? 0 : ahci_new(vm->board->pci, ports, &vm->ahci, err);
+    vm->disks[index].port = port;
+    return rc ? rc
+              : ahci_attach(vm->ahci, port, disk, vm->config.disks[index].is_cdrom, serial, err);
+}
+
+static int add_virtio_disk(struct vm *vm, size_t index, struct disk *disk, const char *serial,
+                           struct virtio_device **ret, struct error *err)
+{
+    struct virtio_blk_config config = {
+        .queues = MIN(vm->config.cpus, (unsigned)VIRTIO_BLK_MAX_QUEUES),
+        .serial = serial,
+    };
+
+    return virtio_blk_new(vm->mem, &config, disk, ret, err);
+}
+
+static int add_disk(struct vm *vm, size_t index, struct error *err)
+{
+    const struct vm_disk_config *d = &vm->config.disks[index];
+    struct virtio_device *dev = NULL;
+    struct disk *disk = NULL;
+    char serial[32];
+    int rc = open_disk(d, &disk, err);
 
     (void)snprintf(serial, sizeof(serial), "disk%u", (unsigned)index);
-    int rc = disk_open(d->path, &options, &disk, err);
-    if (rc)
-        return rc;
-    if (disk_limits_any(&d->limits))
-        rc = disk_throttle(disk, &d->limits, &disk, err);
     if (!rc)
-        rc = virtio_blk_new(vm->mem, &config, disk, &dev, err);
+        rc = d->bus == VM_BUS_AHCI ? add_sata_disk(vm, index, disk, serial, err)
+                                   : add_virtio_disk(vm, index, disk, serial, &dev, err);
     if (rc) {
         disk_close(disk);
         return rc;
     }
-    rc = plug(vm, dev, err);
-    if (!rc)
-        vm->disk_devices[index] = dev;
-    return rc;
+    if (dev)
+        rc = plug(vm, dev, err);
+    if (rc)
+        return rc;
+    vm->disks[index].virtio = dev;
+    vm->disks[index].slot =
+        dev ? virtio_pci_slot(vm->transports[vm->transport_count - 1]) : ahci_slot(vm->ahci);
+    return 0;
 }
 
 void vm_disk_hold(struct vm *vm, size_t index)
 {
-    virtio_freeze(vm->disk_devices[index]);
+    const struct vm_disk *d = &vm->disks[index];
+
+    if (d->virtio)
+        virtio_freeze(d->virtio);
+    else
+        ahci_hold(vm->ahci, d->port);
 }
 
 void vm_disk_release(struct vm *vm, size_t index)
 {
-    virtio_thaw(vm->disk_devices[index]);
+    const struct vm_disk *d = &vm->disks[index];
+
+    if (d->virtio)
+        virtio_thaw(d->virtio);
+    else
+        ahci_release(vm->ahci, d->port);
 }
 
 struct disk *vm_disk(struct vm *vm, size_t index)
 {
-    return virtio_blk_disk(vm->disk_devices[index]);
+    const struct vm_disk *d = &vm->disks[index];
+
+    return d->virtio ? virtio_blk_disk(d->virtio) : ahci_disk(vm->ahci, d->port);
 }
 
 void vm_disk_set(struct vm *vm, size_t index, struct disk *disk)
 {
-    virtio_blk_set_disk(vm->disk_devices[index], disk);
+    const struct vm_disk *d = &vm->disks[index];
+
+    if (d->virtio)
+        virtio_blk_set_disk(d->virtio, disk);
+    else
+        ahci_set_disk(vm->ahci, d->port, disk);
 }
 
 static int add_disks(struct vm *vm, struct error *err)
@@ -253,6 +308,8 @@ void vm_remove_devices(struct vm *vm)
 {
     while (vm->transport_count)
         virtio_transport_free(vm->transports[--vm->transport_count]);
+    ahci_free(vm->ahci);
+    vm->ahci = NULL;
     vm->console_device = NULL;
     vm->ports_device = NULL;
 }

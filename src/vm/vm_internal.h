@@ -9,6 +9,7 @@
 #include "board/virt_riscv.h"
 #include "boot/sbi.h"
 #include "cpu/engine/engine.h"
+#include "device/ata/ahci.h"
 #include "device/virtio/virtio.h"
 #include "gdb/gdb.h"
 #include "hv/kvm/kvm.h"
@@ -84,10 +85,16 @@ struct vm {
     struct vm_hart harts[VM_MAX_CPUS];
     struct virtio_transport *transports[VM_MAX_DEVICES]; /* [init] */
     size_t transport_count;
-    struct virtio_device *disk_devices[VM_MAX_DISKS]; /* [init] transports' */
-    struct virtio_device *console_device;             /* [init] NULL = none; transports' */
-    struct virtio_device *ports_device;               /* [init] likewise */
-    struct net_backend *net;                          /* [init] the card's; NULL = none */
+    /** A disk's device: virtio's (transports'), or a port of the controller. */
+    struct vm_disk {
+        struct virtio_device *virtio;
+        unsigned port;
+        unsigned slot;                    /* its PCI function's */
+    } disks[VM_MAX_DISKS];                /* [init] */
+    struct ahci *ahci;                    /* [init] NULL = none */
+    struct virtio_device *console_device; /* [init] NULL = none; transports' */
+    struct virtio_device *ports_device;   /* [init] likewise */
+    struct net_backend *net;              /* [init] the card's; NULL = none */
     bool abandon; /* [atomic] relaxed: a stop was asked for while output drains */
 
     int64_t

@@ -32,10 +32,14 @@ void vm_freeze(struct vm *vm)
     vm_pause(vm);
     for (size_t i = 0; i < vm->transport_count; i++)
         virtio_freeze(vm->transports[i]->dev);
+    if (vm->ahci)
+        ahci_freeze(vm->ahci);
 }
 
 void vm_thaw(struct vm *vm)
 {
+    if (vm->ahci)
+        ahci_thaw(vm->ahci);
     for (size_t i = 0; i < vm->transport_count; i++)
         virtio_thaw(vm->transports[i]->dev);
 }
@@ -131,6 +135,8 @@ int vm_save(struct vm *vm, struct state_out *out, struct error *err)
         vcpu_save(vm->vcpus[i], out);
     vm->arch->save(vm, out);
     board_save(vm->board, out);
+    if (vm->ahci)
+        ahci_save(vm->ahci, out);
     for (size_t i = 0; i < vm->transport_count && !rc; i++)
         rc = virtio_save(vm->transports[i], (unsigned)i, out, err);
     return rc;
@@ -172,10 +178,16 @@ int vm_load(struct vm *vm, const struct state_in *in, struct error *err)
         rc = vm->arch->load(vm, in, err);
     if (!rc)
         rc = board_load(vm->board, in, err);
+    if (vm->ahci)
+        ahci_freeze(vm->ahci); /* nothing is written to disks before all has been loaded */
+    if (!rc && vm->ahci)
+        rc = ahci_load(vm->ahci, in, err);
     for (size_t i = 0; i < vm->transport_count && !rc; i++)
         rc = virtio_load(vm->transports[i], (unsigned)i, in, err);
     if (!rc)
         board_changed_generation(vm->board);
+    if (!rc && vm->ahci)
+        ahci_thaw(vm->ahci);
     for (size_t i = 0; i < vm->transport_count && !rc; i++)
         virtio_thaw(vm->transports[i]->dev); /* to look at its queues when its loop starts */
     return rc;

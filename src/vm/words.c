@@ -131,6 +131,8 @@ static bool parse_word(const char *word, const char *const *words, int *ret)
 static bool parse_disk_word(struct vm_disk_config *d, const char *word)
 {
     static const char *const off_on[] = {"off", "on", NULL};
+    static const char *const buses[] = {[VM_BUS_VIRTIO] = "virtio", [VM_BUS_AHCI] = "ahci", NULL};
+    static const char *const media[] = {"disk", "cdrom", NULL};
     static const char *const caches[] = {"writeback", "none", NULL};
     static const char *const refs[] = {
         [DISK_REFS_FOLDER] = "folder", [DISK_REFS_ANY] = "any", [DISK_REFS_NONE] = "none", NULL};
@@ -157,6 +159,14 @@ static bool parse_disk_word(struct vm_disk_config *d, const char *word)
         d->direct = n;
         return true;
     }
+    if ((value = after(word, "bus=")) && parse_word(value, buses, &n)) {
+        d->bus = (enum vm_bus)n;
+        return true;
+    }
+    if ((value = after(word, "media=")) && parse_word(value, media, &n)) {
+        d->is_cdrom = n;
+        return true;
+    }
     if ((value = after(word, "refs=")) && parse_word(value, refs, &n)) {
         d->refs = (enum disk_refs)n;
         return true;
@@ -178,13 +188,19 @@ int vm_parse_disk(char *text, struct vm_disk_config *ret, struct error *err)
         if (!parse_disk_word(&d, word))
             return error_set(
                 err, EINVAL,
-                "expected FILE[,format=NAME][,readonly=on|off][,snapshot=on|off]"
+                "expected FILE[,format=NAME][,bus=virtio|ahci][,media=disk|cdrom][,readonly=on|off][,snapshot=on|off]"
                 "[,cache=writeback|none][,refs=folder|any|none][,key-file=FILE][,bps[-rd|-wr][-burst]=SIZE]"
                 "[,iops[-rd|-wr][-burst]=N], not '%s'",
                 word);
     }
     if (d.format && !disk_format_find(d.format))
         return error_set(err, EINVAL, "disk format '%s' is unknown", d.format);
+    if (d.is_cdrom) {
+        d.bus = VM_BUS_AHCI;
+        d.readonly = true;
+        d.format =
+            d.format ? d.format : "raw"; /* what its first sectors hold is the guest's matter */
+    }
     if (!*text)
         return error_set(err, EINVAL, "expected FILE[,WORD...], not an empty name");
     *ret = d;

@@ -430,3 +430,8 @@ void virtio_transport_free(struct virtio_transport *t)
     t->ops->free(t);
     dev->ops->free(dev);
 }
+
+unsigned virtio_pci_slot(const struct virtio_transport *t)
+{
+    return pci_slot(&((const struct virtio_pci *)t)->f);
+}

@@ -144,6 +144,8 @@ struct pci_host;
  * owns @dev (ops->free is called when the returned transport is freed). */
 must_check int virtio_pci_new(struct pci_host *host, struct virtio_device *dev,
                               struct virtio_transport **ret, struct error *err);
+/** Its PCI slot. */
+unsigned virtio_pci_slot(const struct virtio_transport *t);
 void virtio_transport_free(struct virtio_transport *t);
 
 #endif
