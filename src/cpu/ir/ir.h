@@ -104,14 +104,24 @@ struct ir_insn {
     int64_t imm; /* constants, deltas, pointers */
 };
 
+/** What a guest's code mostly does with its registers, as far as code generators may guess by it.
+ * Sets of registers are bit masks. */
+struct ir_habits {
+    uint32_t base;         /* state offset of register 0; they are 8 bytes each */
+    uint32_t still;        /* those that point to the same page for long: stack, thread, globals */
+    uint32_t kept;         /* those that functions leave as they are */
+    uint32_t stack, frame; /* numbers: stack pointer; what may point to the top of its frame */
+};
+
 struct ir_func {
     struct ir_insn *insns;
     unsigned count, capacity;
-    bool overflow;         /* more was written than fits: the unit is unusable */
-    uint32_t start_offset; /* page offset of the first guest instruction */
-    uint64_t mode;         /* block key's mode bits, constant within the unit */
-    bool loops;            /* the unit may repeat without leaving */
-    uint16_t *scratch;     /* the optimizer's, one for each insn */
+    bool overflow;                  /* more was written than fits: the unit is unusable */
+    uint32_t start_offset;          /* page offset of the first guest instruction */
+    uint64_t mode;                  /* block key's mode bits, constant within the unit */
+    bool loops;                     /* the unit may repeat without leaving */
+    const struct ir_habits *habits; /* NULL: unknown */
+    uint16_t *scratch;              /* the optimizer's, one for each insn */
     uint16_t *uses;
 };
 

@@ -93,4 +93,5 @@ void ir_reset(struct ir_func *f)
     f->start_offset = 0;
     f->mode = 0;
     f->loops = false;
+    f->habits = NULL;
 }

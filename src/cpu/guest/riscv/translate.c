@@ -123,6 +123,16 @@ static bool reads_fp_flags(const struct insn *i)
     return rv_is_csr_op(i) && i->extra <= 3;
 }
 
+/** RISC-V ABIs 1.0, chapter 1: x2 is the stack pointer, x3 global and x4 thread pointer, x8 may be
+ * the frame pointer; x8, x9 and x18 to x27 are preserved across calls. */
+static const struct ir_habits habits = {
+    .base = offsetof(struct rv_hart, x),
+    .still = 1 << 2 | 1 << 3 | 1 << 4,
+    .kept = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 9 | 0x3ff << 18,
+    .stack = 2,
+    .frame = 8,
+};
+
 bool rv_translate(struct cpu *c, const struct insn *insns, unsigned count, struct ir_func *ret)
 {
     struct rv_tr t = {
@@ -134,6 +144,7 @@ bool rv_translate(struct cpu *c, const struct insn *insns, unsigned count, struc
 
     if (!count || insns->op == RV_OP_ILLEGAL)
         return false;
+    ret->habits = &habits;
     for (const struct insn *i = insns; i <= last; i++) {
         const struct rv_rule *rule = &rules[i->op];
 

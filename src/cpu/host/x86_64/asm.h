@@ -167,6 +167,9 @@ struct fixup {
     unsigned label;
 };
 
+/** A memo of the access's own, or that of the register that it is off. */
+enum memo_kind { MEMO_NONE, MEMO_OWN, MEMO_SHARED };
+
 enum place_kind { PLACE_REG, PLACE_SPILL, PLACE_HOME, PLACE_CONST };
 
 /** Where a dirty slot's value is at a stub. */
@@ -204,7 +207,7 @@ struct asm_state {
     struct group groups[ASM_GROUPS];
     unsigned group_count;
     uint8_t group_of[ASM_MAX_INSNS + 1]; /* op → group + 1, 0 = none */
-    bool has_memo[ASM_MAX_INSNS + 1];    /* the access looks at a memo before the TLB */
+    uint8_t has_memo[ASM_MAX_INSNS + 1]; /* enum memo_kind: the access looks there before the TLB */
     uint16_t regs[X86_REGS];             /* the value in each, ASM_NONE */
     uint32_t pinned;                     /* registers that the current op uses */
     uint64_t spills;                     /* bitmap of slots in use */
