@@ -187,6 +187,16 @@ static void sb_amos(unsigned h, unsigned i)
     out[h][i][0] = swap_both(h ? &x[i].v : &y[i].v, 1);
 }
 
+/** A load that is a release, too, comes after the store (rule 6). */
+static void sb_load_reserved(unsigned h, unsigned i)
+{
+    store(h ? &y[i].v : &x[i].v, 1);
+    __asm__ volatile("lr.d.aqrl %0, (%1)"
+                     : "=r"(out[h][i][0])
+                     : "r"(h ? &x[i].v : &y[i].v)
+                     : "memory");
+}
+
 static bool sb_forbidden(unsigned i)
 {
     return out[0][i][0] == 0 && out[1][i][0] == 0;
@@ -424,6 +434,7 @@ static const struct test {
     {"SB-plain",           2, sb_plain,           sb_forbidden,             true },
     {"SB+fences",          2, sb_fences,          sb_forbidden,             false},
     {"SB+amos",            2, sb_amos,            sb_forbidden,             false},
+    {"SB+lr.aqrl",         2, sb_load_reserved,   sb_forbidden,             false},
     {"LB+fences",          2, lb_fences,          lb_forbidden,             false},
     {"LB+data",            2, lb_data,            lb_forbidden,             false},
     {"CoRR",               4, corr,               corr_forbidden,           false},
@@ -501,6 +512,7 @@ static unsigned read_number(void)
 
 static volatile unsigned rounds;
 static volatile word ready;
+static volatile word stage; /* 2n + 1: test n runs; 2n + 2: it has */
 
 void litmus_main(unsigned hart);
 
@@ -521,11 +533,14 @@ void litmus_main(unsigned hart)
         const struct test *t = &tests[n];
 
         barrier();
-        if (hart == 0)
+        if (hart == 0) {
             harts = t->harts;
-        FENCE(rw, rw);
-        while (harts != t->harts)
+            FENCE(rw, rw);
+            stage = 2 * n + 1;
+        }
+        while (stage < 2 * n + 1) /* who comes late must not wait for what is over */
             PAUSE();
+        FENCE(rw, rw);
         word seen = hart < t->harts ? run(t, hart, rounds) : 0;
         if (hart == 0) {
             guest_puts(t->plain ? "seen " : seen ? "FAIL " : "ok ");
@@ -536,9 +551,12 @@ void litmus_main(unsigned hart)
             put_decimal((word)rounds * BATCH);
             guest_puts("\n");
             harts = MAX_HARTS;
+            FENCE(rw, rw);
+            stage = 2 * n + 2;
         }
-        while (harts != MAX_HARTS)
+        while (stage < 2 * n + 2)
             PAUSE();
+        FENCE(rw, rw);
     }
     if (hart == 0) {
         guest_puts("end\n");

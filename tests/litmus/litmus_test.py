@@ -5,7 +5,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from tap import main, run
 
 POSADA, GUEST, ROUNDS = sys.argv[1:4]
-TESTS = 18
+TESTS = 19
 
 
 def check(engine):

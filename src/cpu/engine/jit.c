@@ -69,6 +69,22 @@ static unsigned slow_store(void *state, uint64_t va, unsigned size, unsigned mmu
     return cpu_store_slow(state, va, size, mmu, value);
 }
 
+static unsigned slow_load_reserved(void *state, uint64_t va, unsigned size, unsigned mmu,
+                                   uint64_t *ret)
+{
+    struct cpu *c = state;
+
+    if (!(va & (size - 1)))
+        return cpu_load_slow(c, va, size, mmu, ret);
+    c->ops->misaligned(c, va, CPU_READ);
+    return CPU_EXCEPTION;
+}
+
+static unsigned slow_zero(void *state, uint64_t va, unsigned mmu)
+{
+    return cpu_zero_block(state, va, 64, mmu); /* as IR_ZERO */
+}
+
 static unsigned slow_atomic(void *state, uint64_t va, unsigned size, unsigned mmu, unsigned op,
                             uint64_t operand, uint64_t *ret_old)
 {
@@ -147,6 +163,8 @@ static void fill_env(struct host_env *env)
         .jump_valid = JUMP_VALID,
         .load = slow_load,
         .store = slow_store,
+        .load_reserved = slow_load_reserved,
+        .zero = slow_zero,
         .atomic = slow_atomic,
         .cas = slow_cas,
         .interp = interp_one,

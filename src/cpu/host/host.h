@@ -52,6 +52,8 @@ struct host_env {
     /* Slow paths, as in cpu.h; they return its enum cpu_status (0 = go on). */
     unsigned (*load)(void *state, uint64_t va, unsigned size, unsigned mmu, uint64_t *ret);
     unsigned (*store)(void *state, uint64_t va, unsigned size, unsigned mmu, uint64_t value);
+    unsigned (*load_reserved)(void *state, uint64_t va, unsigned size, unsigned mmu, uint64_t *ret);
+    unsigned (*zero)(void *state, uint64_t va, unsigned mmu); /* the block around @va */
     unsigned (*atomic)(void *state, uint64_t va, unsigned size, unsigned mmu, unsigned op,
                        uint64_t operand, uint64_t *ret_old); /* op: enum ir_amo */
     unsigned (*cas)(void *state, uint64_t va, unsigned size, unsigned mmu, uint64_t expected,

@@ -49,12 +49,26 @@ static void memory(struct run *r, uint64_t *ret)
             fault(r);
         return;
     }
+    if (i->op == IR_ZERO) {
+        for (unsigned n = 0; n < i->size && !r->done; n += 8)
+            if (!e->store(e->arg, (va & ~(i->size - 1ULL)) + n, 8, i->aux, 0))
+                fault(r);
+        return;
+    }
+    if (va & (i->size - 1)) {
+        fault(r);
+        return;
+    }
     if (i->op == IR_SC && !r->v[3]) {
         *ret = 1;
         return;
     }
-    if ((va & (i->size - 1)) || !e->load(e->arg, va, i->size, i->aux, &old)) {
+    if (!e->load(e->arg, va, i->size, i->aux, &old)) {
         fault(r);
+        return;
+    }
+    if (i->op == IR_LR) {
+        *ret = old;
         return;
     }
     if (i->op != IR_AMO)

@@ -330,6 +330,18 @@ static inline void ir_store(struct ir_func *f, unsigned size, unsigned mmu, uint
 {
     ir_memory(f, IR_STORE, IR_NONE, size, mmu, disp, 2, (uint16_t[]){base, value});
 }
+/** A load at an aligned address, that is done whether its result is used or not. */
+static inline uint16_t ir_lr(struct ir_func *f, enum ir_type type, unsigned size, unsigned mmu,
+                             uint16_t base)
+{
+    ir_memory(f, IR_LR, type, size, mmu, 0, 1, (uint16_t[]){base});
+    return ir_last(f);
+}
+/** Zero the naturally aligned block of @size bytes, 64, around @base. */
+static inline void ir_zero(struct ir_func *f, unsigned size, unsigned mmu, uint16_t base)
+{
+    ir_memory(f, IR_ZERO, IR_NONE, size, mmu, 0, 1, (uint16_t[]){base});
+}
 static inline uint16_t ir_amo(struct ir_func *f, enum ir_type type, enum ir_amo amo, unsigned size,
                               unsigned mmu, uint16_t base, uint16_t operand)
 {
@@ -343,7 +355,7 @@ static inline uint16_t ir_cas(struct ir_func *f, enum ir_type type, unsigned siz
     return ir_last(f);
 }
 /** Store conditional: if @guard != 0 and memory holds @expected, store @desired. 0 = stored, 1 =
- * not. Nothing is accessed with @guard 0. */
+ * not. Nothing is accessed with @guard 0, but the address must be aligned. */
 static inline uint16_t ir_sc(struct ir_func *f, enum ir_type type, unsigned size, unsigned mmu,
                              uint16_t base, uint16_t expected, uint16_t desired, uint16_t guard)
 {

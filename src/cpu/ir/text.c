@@ -36,6 +36,8 @@ unsigned ir_op_fields(enum ir_op op)
     case IR_LOAD:
     case IR_LOADS:
     case IR_STORE:
+    case IR_LR:
+    case IR_ZERO:
     case IR_CAS:
     case IR_SC:
         return FIELD_SIZE | FIELD_MEMORY;

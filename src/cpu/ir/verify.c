@@ -166,6 +166,8 @@ static int check_size(const struct check *c)
         if ((i->op == IR_GET || i->op == IR_SET) && i->disp < 0)
             return bad(c, "negative state offset");
         return 0;
+    case IR_ZERO:
+        return i->size == 64 && !i->disp ? 0 : bad(c, "blocks have 64 bytes");
     case IR_SEXT:
     case IR_ZEXT:
         return i->size == 1 || i->size == 2 || i->size == 4 ? 0 : bad(c, "bad size");
@@ -179,6 +181,7 @@ static int check_size(const struct check *c)
         if (i->aux2 >= IR_AMOS)
             return bad(c, "no such atomic operation");
         __attribute__((fallthrough));
+    case IR_LR:
     case IR_CAS:
     case IR_SC:
         if (i->disp)

@@ -68,6 +68,7 @@ enum rv_irq {
 #define RV_COUNTERS       32
 #define RV_CBO_BLOCK      64 /* bytes, cbom and cboz */
 #define RV_NO_RESERVATION UINT64_MAX
+#define RV_RL             1 /* of struct insn's rs3, in atomics: release; 2: acquire */
 
 struct rv_pmp_range {     /* pmpaddr/pmpcfg decoded; see pmp.c */
     uint64_t first, last; /* inclusive physical bytes; first > last: matches nothing */
@@ -135,9 +136,8 @@ struct rv_hart {
 
     /* LR/SC: the reservation is the value loaded; SC compares and swaps it (as the spec's
      * constrained loops allow). */
-    uint64_t reservation_va; /* RV_NO_RESERVATION = none */
+    uint64_t reservation; /* the address, plus 1 if it is of 8 bytes; RV_NO_RESERVATION = none */
     uint64_t reservation_value;
-    uint8_t reservation_size;
     uint32_t spins; /* PAUSEs executed: every so often one yields the host CPU */
 
     uint64_t mstatus, medeleg, mideleg, mie,

@@ -58,7 +58,7 @@ static __attribute__((noinline)) enum cpu_status compare_and_swap_pair(struct rv
     return rc;
 }
 
-struct rv_loaded rv_load_reserved(struct rv_hart *h, uint64_t va, unsigned size)
+static struct rv_loaded load_reserved(struct rv_hart *h, uint64_t va, unsigned size, bool release)
 {
     struct rv_loaded ret = {0};
 
@@ -67,32 +67,29 @@ struct rv_loaded rv_load_reserved(struct rv_hart *h, uint64_t va, unsigned size)
         ret.status = CPU_EXCEPTION;
         return ret;
     }
+    if (release) /* of stores before it */
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
     ret.status = cpu_load(&h->cpu, va, size, mmu_of(h), &ret.value);
     if (ret.status != CPU_OK)
         return ret;
     /* acquire: what the hart does next is not seen before the reservation's load */
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    h->reservation_va = va;
+    h->reservation = rv_reservation(va, size);
     h->reservation_value = ret.value;
-    h->reservation_size = (uint8_t)size;
     ret.value = (uint64_t)sext(ret.value, size * 8);
     return ret;
 }
 
 /* Fails without touching memory unless the reservation is for just this address and size. */
-struct rv_loaded rv_store_conditional(struct rv_hart *h, uint64_t va, unsigned size, uint64_t value)
+static struct rv_loaded store_conditional(struct rv_hart *h, uint64_t va, unsigned size,
+                                          uint64_t value)
 {
     uint64_t old;
-    bool reserved = h->reservation_va == va && h->reservation_size == size;
+    bool reserved = h->reservation == rv_reservation(va, size);
     struct rv_loaded ret = {.value = 1, .status = CPU_OK};
 
-    if (va & (size - 1)) {
-        rv_misaligned(&h->cpu, va, CPU_WRITE);
-        ret.status = CPU_EXCEPTION;
-        return ret;
-    }
-    h->reservation_va = RV_NO_RESERVATION;
-    if (!reserved)
+    h->reservation = RV_NO_RESERVATION;
+    if (!reserved && !(va & (size - 1))) /* misaligned, it faults */
         return ret;
     ret.status =
         cpu_cas(&h->cpu, va, size, mmu_of(h), h->reservation_value, value & MASK(size * 8), &old);
@@ -139,10 +136,10 @@ enum cpu_status rv_do_amocas_q(RV_HANDLER_ARGS)
     RV_NEXT();
 }
 
-RV_ATOMIC(lr_w, rv_load_reserved(h, RV_X1, 4))
-RV_ATOMIC(lr_d, rv_load_reserved(h, RV_X1, 8))
-RV_ATOMIC(sc_w, rv_store_conditional(h, RV_X1, 4, RV_X2))
-RV_ATOMIC(sc_d, rv_store_conditional(h, RV_X1, 8, RV_X2))
+RV_ATOMIC(lr_w, load_reserved(h, RV_X1, 4, i->rs3 &RV_RL))
+RV_ATOMIC(lr_d, load_reserved(h, RV_X1, 8, i->rs3 &RV_RL))
+RV_ATOMIC(sc_w, store_conditional(h, RV_X1, 4, RV_X2))
+RV_ATOMIC(sc_d, store_conditional(h, RV_X1, 8, RV_X2))
 
 static inline void relax(void)
 {

@@ -104,10 +104,11 @@ struct rv_loaded {
 };
 struct rv_loaded rv_load_slow(struct cpu *c, uint64_t va, unsigned size);
 
-/** LR: the value, sign-extended. SC: 0 if stored, 1 if not. */
-struct rv_loaded rv_load_reserved(struct rv_hart *h, uint64_t va, unsigned size);
-struct rv_loaded rv_store_conditional(struct rv_hart *h, uint64_t va, unsigned size,
-                                      uint64_t value);
+/** What a reservation of @size bytes, 4 or 8, is called. */
+static inline uint64_t rv_reservation(uint64_t va, unsigned size)
+{
+    return va + (size == 8);
+}
 
 /** Load @size bytes, zero-extended. */
 static inline struct rv_loaded rv_load(struct cpu *c, uint64_t va, unsigned size)

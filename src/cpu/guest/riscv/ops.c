@@ -36,7 +36,7 @@ void rv_hart_init(struct rv_hart *h, bool builtin_sbi, uint64_t reset_pc, uint64
     h->builtin_sbi = builtin_sbi;
     h->reset_pc = reset_pc;
     h->timebase_hz = timebase_hz;
-    h->reservation_va = RV_NO_RESERVATION;
+    h->reservation = RV_NO_RESERVATION;
     rv_reset(&h->cpu);
 }
 

@@ -102,17 +102,17 @@ struct compared {
     }
 
 static const struct compared compared[] = {
-    MEMBER(cpu.pc),       MEMBER(cpu.instret),    MEMBER(cpu.mode),
-    MEMBER(cpu.fp_flags), MEMBER(priv),           MEMBER(frm),
-    MEMBER(mstatus),      MEMBER(medeleg),        MEMBER(mideleg),
-    MEMBER(mie),          MEMBER(mtvec),          MEMBER(mscratch),
-    MEMBER(mepc),         MEMBER(mcause),         MEMBER(mtval),
-    MEMBER(mcounteren),   MEMBER(menvcfg),        MEMBER(stvec),
-    MEMBER(sscratch),     MEMBER(sepc),           MEMBER(scause),
-    MEMBER(stval),        MEMBER(scounteren),     MEMBER(senvcfg),
-    MEMBER(vec.vl),       MEMBER(vec.vtype),      MEMBER(vec.vstart),
-    MEMBER(vec.vxrm),     MEMBER(vec.vxsat),      MEMBER(satp),
-    MEMBER(stimecmp),     MEMBER(reservation_va), MEMBER(reservation_value),
+    MEMBER(cpu.pc),       MEMBER(cpu.instret), MEMBER(cpu.mode),
+    MEMBER(cpu.fp_flags), MEMBER(priv),        MEMBER(frm),
+    MEMBER(mstatus),      MEMBER(medeleg),     MEMBER(mideleg),
+    MEMBER(mie),          MEMBER(mtvec),       MEMBER(mscratch),
+    MEMBER(mepc),         MEMBER(mcause),      MEMBER(mtval),
+    MEMBER(mcounteren),   MEMBER(menvcfg),     MEMBER(stvec),
+    MEMBER(sscratch),     MEMBER(sepc),        MEMBER(scause),
+    MEMBER(stval),        MEMBER(scounteren),  MEMBER(senvcfg),
+    MEMBER(vec.vl),       MEMBER(vec.vtype),   MEMBER(vec.vstart),
+    MEMBER(vec.vxrm),     MEMBER(vec.vxsat),   MEMBER(satp),
+    MEMBER(stimecmp),     MEMBER(reservation), MEMBER(reservation_value),
 };
 
 static uint64_t value_at(const struct rv_hart *h, const struct compared *m)

@@ -156,7 +156,7 @@ int rv_load(struct cpu *c, const struct state_in *in, struct error *err)
     if (!rc)
         rc = state_check_all_read(s, err);
     h->exception_pending = false;
-    h->reservation_va = RV_NO_RESERVATION;
+    h->reservation = RV_NO_RESERVATION;
     rv_update_mode(h);
     cpu_flush_all(c);
     cpu_timer_changed(c);

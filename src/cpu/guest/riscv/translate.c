@@ -90,6 +90,7 @@ static const struct rv_rule rules[RV_OP_COUNT] = {
 
     AMO(SWAP), AMO(ADD), AMO(AND), AMO(OR), AMO(XOR), AMO(MIN), AMO(MAX), AMO(MINU), AMO(MAXU),
     [RV_OP_AMOCAS_W] = {rv_tr_amocas, .size = 4}, [RV_OP_AMOCAS_D] = {rv_tr_amocas, .size = 8},
+    [RV_OP_CBO_ZERO] = {rv_tr_cbo_zero},
     [RV_OP_LR_W] = {rv_tr_lr, .size = 4}, [RV_OP_LR_D] = {rv_tr_lr, .size = 8},
     [RV_OP_SC_W] = {rv_tr_sc, .size = 4}, [RV_OP_SC_D] = {rv_tr_sc, .size = 8},
 

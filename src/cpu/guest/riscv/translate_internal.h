@@ -81,6 +81,7 @@ void rv_tr_load(struct rv_tr *t, const struct insn *i, const struct rv_rule *rul
 void rv_tr_store(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule);
 void rv_tr_amo(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule);
 void rv_tr_amocas(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule);
+void rv_tr_cbo_zero(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule);
 void rv_tr_lr(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule);
 void rv_tr_sc(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule);
 void rv_tr_fence(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule);

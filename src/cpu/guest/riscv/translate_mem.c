@@ -1,6 +1,4 @@
-/* Translation of loads, stores and atomics. See translate_internal.h.
- *
- * LR and SC are calls: they share the reservation with the interpreter. */
+/* Translation of loads, stores and atomics. See translate_internal.h. */
 #include "cpu/guest/riscv/interp_internal.h"
 #include "cpu/guest/riscv/translate_internal.h"
 
@@ -74,37 +72,44 @@ void rv_tr_amocas(struct rv_tr *t, const struct insn *i, const struct rv_rule *r
     set_old(t, i->rd, rule->size, old);
 }
 
-static uint64_t call_lr(void *state, uint64_t va, uint64_t size)
+/** What rv_reservation() says of a reservation of @size bytes at @base. */
+static uint16_t reservation(struct rv_tr *t, uint16_t base, unsigned size)
 {
-    struct rv_hart *h = state;
-    struct rv_loaded v = rv_load_reserved(h, va, (unsigned)size);
+    uint16_t eight = ir_const(t->f, IR_I64, size == 8);
 
-    h->cpu.status = (uint32_t)v.status;
-    return v.value;
+    return ir_bin(t->f, IR_ADD, IR_I64, base, eight);
 }
 
-static uint64_t call_sc(void *state, uint64_t va, uint64_t size, uint64_t value)
-{
-    struct rv_hart *h = state;
-    struct rv_loaded v = rv_store_conditional(h, va, (unsigned)size, value);
-
-    h->cpu.status = (uint32_t)v.status;
-    return v.value;
-}
-
+/** As the interpreter's. */
 void rv_tr_lr(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule)
 {
-    uint16_t args[] = {rv_tr_get_x(t, i->rs1), ir_const(t->f, IR_I64, rule->size)};
+    uint16_t base = rv_tr_get_x(t, i->rs1), old;
 
-    rv_tr_set_x(t, i->rd, ir_call(t->f, IR_I64, (void (*)(void))call_lr, IR_CALL_EXITS, 2, args));
+    if (i->rs3 & RV_RL)
+        ir_fence(t->f);
+    old = ir_lr(t->f, IR_I64, rule->size, rv_tr_mmu(t), base);
+    ir_set(t->f, offsetof(struct rv_hart, reservation), 8, reservation(t, base, rule->size));
+    ir_set(t->f, offsetof(struct rv_hart, reservation_value), 8, old);
+    set_old(t, i->rd, rule->size, old);
 }
 
+/** As the interpreter's: who has no reservation of just this address and size fails. */
 void rv_tr_sc(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule)
 {
-    uint16_t args[] = {rv_tr_get_x(t, i->rs1), ir_const(t->f, IR_I64, rule->size),
-                       rv_tr_get_x(t, i->rs2)};
+    size_t at = offsetof(struct rv_hart, reservation);
+    uint16_t base = rv_tr_get_x(t, i->rs1), desired = rv_tr_get_x(t, i->rs2);
+    uint16_t held = ir_setcc(t->f, IR_I64, IR_EQ, 8, ir_get(t->f, IR_I64, at, 8),
+                             reservation(t, base, rule->size));
+    uint16_t value = ir_get(t->f, IR_I64, offsetof(struct rv_hart, reservation_value), 8);
 
-    rv_tr_set_x(t, i->rd, ir_call(t->f, IR_I64, (void (*)(void))call_sc, IR_CALL_EXITS, 3, args));
+    ir_set(t->f, at, 8, ir_const(t->f, IR_I64, (int64_t)RV_NO_RESERVATION));
+    rv_tr_set_x(t, i->rd,
+                ir_sc(t->f, IR_I64, rule->size, rv_tr_mmu(t), base, value, desired, held));
+}
+
+void rv_tr_cbo_zero(struct rv_tr *t, const struct insn *i, const struct rv_rule *rule)
+{
+    ir_zero(t->f, RV_CBO_BLOCK, rv_tr_mmu(t), rv_tr_get_x(t, i->rs1));
 }
 
 /** Hosts so far keep all orders but store before load by themselves; devices count as memory. */

@@ -89,7 +89,7 @@ static void enter_trap(struct rv_hart *h, uint64_t code, bool interrupt, uint64_
     uint64_t delegated = interrupt ? h->mideleg : h->medeleg;
 
     h->events[interrupt ? RV_EVENT_INTERRUPT : RV_EVENT_EXCEPTION]++;
-    h->reservation_va = RV_NO_RESERVATION;
+    h->reservation = RV_NO_RESERVATION;
     if (h->priv != RV_M && delegated >> code & 1)
         enter_s(h, code, interrupt, tval);
     else
@@ -189,7 +189,7 @@ enum cpu_status rv_mret(struct rv_hart *h)
     if (priv != RV_M)
         s &= ~MSTATUS_MPRV;
     h->mstatus = s | MSTATUS_MPIE;
-    h->reservation_va = RV_NO_RESERVATION;
+    h->reservation = RV_NO_RESERVATION;
     h->cpu.pc = h->mepc;
     rv_set_priv(h, priv);
     return CPU_RETRANSLATE;
@@ -204,7 +204,7 @@ enum cpu_status rv_sret(struct rv_hart *h)
     if (h->mstatus & MSTATUS_SPIE)
         s |= MSTATUS_SIE;
     h->mstatus = s | MSTATUS_SPIE;
-    h->reservation_va = RV_NO_RESERVATION;
+    h->reservation = RV_NO_RESERVATION;
     h->cpu.pc = h->sepc;
     rv_set_priv(h, priv);
     return CPU_RETRANSLATE;
@@ -292,7 +292,7 @@ void rv_reset(struct cpu *c)
     memset((char *)h + first, 0, offsetof(struct rv_hart, timebase_hz) - first);
     h->frm = 0;
     h->exception_pending = false;
-    h->reservation_va = RV_NO_RESERVATION;
+    h->reservation = RV_NO_RESERVATION;
     h->priv = RV_M;
     h->stimecmp = UINT64_MAX;
     /* On, as the device tree announces them: firmware older than these bits leaves them alone, and

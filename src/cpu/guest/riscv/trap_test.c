@@ -31,7 +31,7 @@ TEST(exception_goes_to_machine_mode)
 {
     start(RV_U);
     h->mstatus |= MSTATUS_MIE;
-    h->reservation_va = 0x40;
+    h->reservation = 0x40;
     raise_now(RV_CAUSE_LOAD_PAGE, 0x1234);
     EXPECT_EQ(h->priv, RV_M);
     EXPECT_EQ(h->cpu.pc, 0x1000);
@@ -39,7 +39,7 @@ TEST(exception_goes_to_machine_mode)
     EXPECT_EQ(h->mcause, RV_CAUSE_LOAD_PAGE);
     EXPECT_EQ(h->mtval, 0x1234);
     EXPECT_EQ(h->mstatus, MSTATUS_MPIE); /* MPP = U, MIE = 0 */
-    EXPECT_EQ(h->reservation_va, RV_NO_RESERVATION);
+    EXPECT_EQ(h->reservation, RV_NO_RESERVATION);
     EXPECT_EQ(BITS(h->cpu.mode, 3, 2), RV_M);
     EXPECT_EQ(h->events[RV_EVENT_EXCEPTION], 1);
 }

@@ -60,6 +60,8 @@ enum common_routine {
     COMMON_LEAVE,     /* rax, rdx = struct host_leave */
     COMMON_LOAD,      /* rax = va; returns the value in rax */
     COMMON_STORE,     /* rax = va, rcx = value */
+    COMMON_LR,        /* as COMMON_LOAD */
+    COMMON_ZERO,      /* rax = va */
     COMMON_ATOMIC,    /* rax = va, rcx = operand; returns the old value in rax */
     COMMON_CAS,       /* rax = va, rcx = expected, FRAME_ARG = desired; returns the old value */
     COMMON_CALL,      /* rax = function, FRAME_ARG = arguments; returns its result in rax */
@@ -109,6 +111,8 @@ struct slot {
 enum stub_kind {
     STUB_LOAD,
     STUB_STORE,
+    STUB_LR,
+    STUB_ZERO,
     STUB_AMO,
     STUB_CAS,
     STUB_SC,

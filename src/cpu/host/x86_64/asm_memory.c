@@ -25,7 +25,7 @@ uint8_t *asm_probe(struct asm_state *a, const struct ir_insn *i, unsigned base, 
 {
     const struct host_env *env = a->env;
     int64_t entry = env->tlb + (int64_t)i->aux * env->tlb_stride;
-    bool write = i->op != IR_LOAD && i->op != IR_LOADS;
+    bool write = i->op != IR_LOAD && i->op != IR_LOADS && i->op != IR_LR;
     int32_t last = hi - 1;
     uint8_t *miss;
 
@@ -67,7 +67,7 @@ static struct stub *memory_stub(struct asm_state *a, enum stub_kind kind, unsign
     }
     s = stub_new(a, kind);
     stub_snapshot(a, s);
-    s->word = stub_word(a, i->size, i->aux, op);
+    s->word = stub_word(a, i->op == IR_ZERO ? 1 : i->size, i->aux, op); /* it has one size */
     s->a = (int8_t)base;
     s->imm = i->disp;
     s->addend = (int8_t)addend;
@@ -207,6 +207,33 @@ static void lock(struct asm_state *a)
     emit8(&a->e, 0xf0);
 }
 
+static void load_reserved(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    unsigned base = regs_use(a, i->arg[0]), dst = regs_def(a);
+    struct stub *s = memory_stub(a, STUB_LR, base, 0);
+
+    s->dst = (int8_t)dst;
+    s->from[0] = asm_probe(a, i, base, 0, i->size, i->size, RAX);
+    emit_op(&a->e, X_LOAD, i->size == 8, dst, rm_sib(RAX, base, 0, 0));
+    s->resume = a->e.p;
+}
+
+static void zero(struct asm_state *a)
+{
+    const struct ir_insn *i = asm_insn(a);
+    unsigned base = regs_use(a, i->arg[0]);
+    struct stub *s = memory_stub(a, STUB_ZERO, base, 0);
+
+    s->from[0] = asm_probe(a, i, base, 0, 1, 1, RAX);
+    host_address(a, base);
+    emit_group1(&a->e, G1_AND, true, rm_reg(RCX), -(int32_t)i->size);
+    emit_rr(&a->e, X_XORPS, false, XMM0, XMM0);
+    for (int32_t n = 0; n < i->size; n += 16)
+        emit_op(&a->e, X_MOVAPS + 1, false, XMM0, rm_mem(RCX, n));
+    s->resume = a->e.p;
+}
+
 /** tmp = rax op operand, for the compare-and-swap loop. */
 static void combine(struct asm_state *a, enum ir_amo op, bool w, unsigned tmp, unsigned operand)
 {
@@ -307,6 +334,9 @@ static void store_conditional(struct asm_state *a)
     s->b = (int8_t)expected;
     s->arg = desired;
     s->dst = (int8_t)dst;
+    emit_mov(&a->e, false, RAX, base);
+    emit_group1(&a->e, G1_AND, false, rm_reg(RAX), i->size - 1);
+    s->from[1] = emit_jcc(&a->e, CC_NE, NULL);
     emit_const(&a->e, dst, 1);
     emit_rr(&a->e, X_TEST, true, guard, guard);
     fail = emit_jcc(&a->e, CC_E, NULL);
@@ -323,8 +353,14 @@ static void store_conditional(struct asm_state *a)
 
 void asm_atomic(struct asm_state *a)
 {
-    a->code->has_store = true;
+    a->code->has_store |= asm_insn(a)->op != IR_LR;
     switch (asm_insn(a)->op) {
+    case IR_LR:
+        load_reserved(a);
+        break;
+    case IR_ZERO:
+        zero(a);
+        break;
     case IR_AMO:
         amo(a);
         break;

@@ -84,10 +84,13 @@ static void slow_memory(struct host *h, struct emit *e, enum common_routine r, u
     emit_lea(e, true, R10, rm_mem(RSP, SAVE_RET));
     switch (r) {
     case COMMON_LOAD:
+    case COMMON_LR:
         emit_mov(e, true, R8, R10);
         break;
     case COMMON_STORE:
         emit_mov(e, true, R8, RCX);
+        break;
+    case COMMON_ZERO:
         break;
     case COMMON_ATOMIC:
         emit_mov(e, true, R9, RCX);
@@ -105,7 +108,7 @@ static void slow_memory(struct host *h, struct emit *e, enum common_routine r, u
     word_field(e, RCX, WORD_SIZE_SHIFT, 3);
     emit_const(e, RDX, 1);
     emit_op(e, X_SHIFTCL, false, SH_SHL, rm_reg(RDX));
-    word_field(e, RCX, WORD_MMU_SHIFT, 3);
+    word_field(e, r == COMMON_ZERO ? RDX : RCX, WORD_MMU_SHIFT, 3);
     call_c(e, fn);
     emit_rr(e, X_TEST, false, RAX, RAX);
     fail = emit_jcc(e, CC_NE, NULL);
@@ -263,6 +266,8 @@ void common_emit(struct host *h)
     leave(h, &e);
     slow_memory(h, &e, COMMON_LOAD, (uint64_t)(uintptr_t)v->load);
     slow_memory(h, &e, COMMON_STORE, (uint64_t)(uintptr_t)v->store);
+    slow_memory(h, &e, COMMON_LR, (uint64_t)(uintptr_t)v->load_reserved);
+    slow_memory(h, &e, COMMON_ZERO, (uint64_t)(uintptr_t)v->zero);
     slow_memory(h, &e, COMMON_ATOMIC, (uint64_t)(uintptr_t)v->atomic);
     slow_memory(h, &e, COMMON_CAS, (uint64_t)(uintptr_t)v->cas);
     slow_call(h, &e, COMMON_CALL);

@@ -43,6 +43,19 @@ static unsigned m_store(void *p, uint64_t va, unsigned size, unsigned mmu, uint6
     memcpy(s->ram + (va - M_DATA), &value, size);
     return 0;
 }
+static unsigned m_load_reserved(void *p, uint64_t va, unsigned size, unsigned mmu, uint64_t *ret)
+{
+    return va & (size - 1) ? 1 : m_load(p, va, size, mmu, ret);
+}
+static unsigned m_zero(void *p, uint64_t va, unsigned mmu)
+{
+    struct m_state *s = p;
+
+    if (!allowed(va & ~63ULL, 64, true))
+        return 1;
+    memset(s->ram + ((va & ~63ULL) - M_DATA), 0, 64);
+    return 0;
+}
 static unsigned m_atomic(void *p, uint64_t va, unsigned size, unsigned mmu, unsigned op,
                          uint64_t operand, uint64_t *ret_old)
 {
@@ -114,6 +127,8 @@ void m_env(struct host_env *ret)
         .jump_valid = 1u << 31,
         .load = m_load,
         .store = m_store,
+        .load_reserved = m_load_reserved,
+        .zero = m_zero,
         .atomic = m_atomic,
         .cas = m_cas,
         .interp = m_interp,
@@ -329,11 +344,17 @@ static void memory_op(struct generator *g, enum ir_op op)
     default:
         break;
     }
+    if (op == IR_ZERO) {
+        ir_zero(f, 64, mmu, address(g, 1));
+        return;
+    }
     size = 4u << below(g, 2);
     t = size == 8 || below(g, 2) ? IR_I64 : IR_I32;
     uint16_t at = address(g, size), y = pick_int(g, size == 4 ? IR_I32 : IR_I64);
 
-    if (op == IR_AMO)
+    if (op == IR_LR)
+        note(g, ir_lr(f, t, size, mmu, at));
+    else if (op == IR_AMO)
         note(g, ir_amo(f, t, below(g, IR_AMOS), size, mmu, at, y));
     else if (op == IR_CAS)
         note(g, ir_cas(f, t, size, mmu, at,

@@ -161,6 +161,12 @@ static void slow_store(struct asm_state *a, const struct stub *s)
     slow_call(a, s, COMMON_STORE);
 }
 
+static void slow_lr(struct asm_state *a, const struct stub *s)
+{
+    slow_call(a, s, COMMON_LR);
+    emit_mov(&a->e, true, (unsigned)s->dst, RAX);
+}
+
 static void slow_atomic(struct asm_state *a, const struct stub *s)
 {
     bool w = a->f->insns[s->insn].size == 8;
@@ -337,6 +343,12 @@ static void emit_stub(struct asm_state *a, const struct stub *s)
         break;
     case STUB_STORE:
         slow_store(a, s);
+        break;
+    case STUB_LR:
+        slow_lr(a, s);
+        break;
+    case STUB_ZERO:
+        slow_call(a, s, COMMON_ZERO);
         break;
     case STUB_AMO:
     case STUB_CAS:
