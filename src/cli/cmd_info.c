@@ -55,6 +55,7 @@ static void print_one(json_t *s)
 static void add_files(json_t *s)
 {
     const char *name = json_string_value(json_object_get(s, "name"));
+    struct instance_config config;
     struct instance *in;
     struct tree *t;
 
@@ -62,6 +63,11 @@ static void add_files(json_t *s)
         return;
     cleanup(freep) char *top = instance_top(in, "root", NULL);
     (void)json_object_set_new(s, "folder", json_string(in->dir));
+    if (!instance_config(in, &config, NULL)) {
+        if (*config.engine_reason)
+            (void)json_object_set_new(s, "engine_reason", json_string(config.engine_reason));
+        config_done(&config);
+    }
     if (top)
         (void)json_object_set_new(s, "disk", json_string(top));
     if (!instance_tree(in, &t, NULL)) {

@@ -59,7 +59,7 @@ int launch(const struct guest_values *v, const char *image, const char *name, bo
     r = open_new(name, base, &in, err);
     if (r)
         return r;
-    r = guest_create(in, &spec, v, err);
+    r = guest_create(in, &spec, v, &why, err);
     if (!r) {
         (void)printf("%s\n", in->name);
         (void)fflush(stdout);

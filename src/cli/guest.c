@@ -120,6 +120,27 @@ const char *guest_arch(const struct guest_values *v, const char *image, struct e
     return "amd64";
 }
 
+/** As a sentence for people; "" when the user chose. */
+static void choice(const char *arch, const struct error *why, char *ret, size_t size)
+{
+    bool kvm = !strcmp(arch, "amd64");
+
+    if (!*why->text)
+        *ret = '\0';
+    else
+        (void)snprintf(ret, size, "%s: %s%s", kvm ? "amd64 under KVM" : "riscv64 by translation",
+                       kvm ? "" : "no KVM here, for ", why->text);
+}
+
+void guest_say_choice(const char *arch, const struct error *why)
+{
+    char text[sizeof(why->text) + 64];
+
+    choice(arch, why, text, sizeof(text));
+    if (*text)
+        (void)fprintf(stderr, "%s\n", text);
+}
+
 int guest_apply(const struct guest_values *v, struct instance_config *c, bool absolute,
                 struct error *err)
 {
@@ -195,8 +216,9 @@ void guest_default_name(const struct image_spec *spec, char ret[IMAGE_NAME_MAX])
 
 /** The configuration of a new instance of @image. */
 static int new_config(const struct image *image, const struct guest_values *v,
-                      struct instance_config *ret, struct error *err)
+                      const struct error *why, struct instance_config *ret, struct error *err)
 {
+    char text[sizeof(why->text) + 64];
     int r = config_init(ret, err);
 
     if (r)
@@ -204,6 +226,9 @@ static int new_config(const struct image *image, const struct guest_values *v,
     r = set(ret, "image", "image", image->name, err);
     if (!r)
         r = set(ret, "arch", "arch", image->spec.arch, err);
+    choice(image->spec.arch, why, text, sizeof(text));
+    if (!r)
+        r = set(ret, "engine-reason", "engine", text, err);
     if (!r)
         r = set(ret, "append", "append", image->append, err);
     if (!r)
@@ -214,7 +239,7 @@ static int new_config(const struct image *image, const struct guest_values *v,
 }
 
 int guest_create(struct instance *in, const struct image_spec *spec, const struct guest_values *v,
-                 struct error *err)
+                 const struct error *why, struct error *err)
 {
     struct instance_config config;
     struct image *image;
@@ -225,7 +250,7 @@ int guest_create(struct instance *in, const struct image_spec *spec, const struc
     if (r)
         return r;
     if (!r)
-        r = new_config(image, v, &config, err);
+        r = new_config(image, v, why, &config, err);
     if (r)
         goto out;
     struct instance_sources from = {.kernel = image->kernel,
@@ -239,6 +264,8 @@ int guest_create(struct instance *in, const struct image_spec *spec, const struc
     }
     if (!r)
         r = instance_create(in, &config, &from, err);
+    if (!r)
+        guest_say_choice(image->spec.arch, why);
     config_done(&config);
 out:
     image_free(image);

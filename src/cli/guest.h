@@ -194,9 +194,15 @@ must_check int guest_find_image(const struct image_spec *spec, struct image **re
 /** The name of an instance that was given none: the image's, as a file and host name. */
 void guest_default_name(const struct image_spec *spec, char ret[IMAGE_NAME_MAX]);
 
-/** Create the locked, absent @in from @spec's image, with what was given. */
+/** Tell on stderr what guest_arch() has chosen for an image of @arch, and why: a line, or none if
+ * the user chose. */
+void guest_say_choice(const char *arch, const struct error *why);
+
+/** Create the locked, absent @in from @spec's image, with what was given. It keeps @why, of
+ * guest_arch(), which is told on stderr. */
 must_check int guest_create(struct instance *in, const struct image_spec *spec,
-                            const struct guest_values *v, struct error *err);
+                            const struct guest_values *v, const struct error *why,
+                            struct error *err);
 
 /** posada launch: make an instance of @image called @name (NULL: any), print its name, and with
  * @start start it. In cmd_launch.c. */

@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /** Grow the root disk of an instance, which does not run. */
 static int grow(const struct instance *in, uint64_t disk_bytes, struct error *err)
@@ -88,7 +89,7 @@ static int open_instance(struct run *run, const struct image_spec *spec, struct 
     }
     image_spec_name(spec, wanted);
     if (!in->exists)
-        r = guest_create(in, spec, v, err);
+        r = guest_create(in, spec, v, &run->why, err);
     else if (v->disk_size)
         r = grow(in, v->disk_size, err);
     return r ? r : read_instance(run, wanted, err);
@@ -149,5 +150,8 @@ int run_prepare_image(struct run *run, struct error *err)
     if (keeps)
         return open_instance(run, &spec, err);
     r = guest_find_image(&spec, &run->image, err);
+    if (!r &&
+        isatty(STDERR_FILENO) == 1) /* a program that reads it wants the guest's words alone */
+        guest_say_choice(run->image->spec.arch, &run->why);
     return r ? r : prepare_temporary(run, &spec, err);
 }

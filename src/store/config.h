@@ -30,6 +30,7 @@ struct instance_config {
     int64_t cpus;
     uint64_t memory; /* bytes */
     char *engine, *cpu, *vlen;
+    char *engine_reason;            /* why it has this engine; "" = the user chose */
     char *kernel, *initrd, *append; /* files: relative ones lie in the instance's folder */
     char *firmware, *payload, *flash;
     char *boot, *disk_bus;

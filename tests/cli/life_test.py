@@ -111,6 +111,17 @@ def test_a_life():
     clean_up()
 
 
+def test_the_choice_of_an_engine_is_told_once_and_kept():
+    r = posada("launch", "--no-start", "tiny", "chosen")
+    assert r.status == 0 and re.search(r"^(amd64 under KVM: |riscv64 by translation: no KVM here, for )\S", r.err, re.M), r
+    line = r.err.strip().splitlines()[-1]
+    assert info("chosen")["engine_reason"] == line, (line, info("chosen"))
+    fails("cannot be changed", "set", "chosen", "engine-reason=mine", status=2)
+    r = posada("launch", "--no-start", "tiny", "told", "--arch", "riscv64")
+    assert r.status == 0 and "riscv64 by" not in r.err and "engine_reason" not in info("told"), r
+    clean_up()
+
+
 def test_names_are_found_and_checked():
     assert ok("launch", "--no-start", "tiny") == "tiny\n" and ok("launch", "--no-start", "tiny") == "tiny-2\n"
     assert state("tiny-2") == "off"
