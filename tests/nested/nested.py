@@ -84,8 +84,14 @@ class Host:
         self.root = self.packages("linux-image-cloud-amd64", "busybox-static")
 
     def _libraries(self):
-        out = subprocess.run(["ldd", self.posada], capture_output=True, text=True, check=True).stdout
-        return re.findall(r"(/\S+)(?= \()", out)
+        """Those it is linked with, those it loads when it needs them, and theirs."""
+        known = dict(re.findall(r"^\s*(\S+) \(libc6,x86-64.*=> (\S+)$",
+                                subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True).stdout, re.M))
+        with open(self.posada, "rb") as f:
+            names = {n.decode() for n in re.findall(rb"\0(lib[\w.+-]+\.so\.\d+)(?=\0)", f.read())}
+        late = [known[n] for n in names if n in known]
+        out = subprocess.run(["ldd", self.posada, *late], capture_output=True, text=True, check=True).stdout
+        return sorted({*late, *re.findall(r"(/\S+)(?= \()", out)})
 
     def _initramfs(self, path, script, files):
         c = Cpio(path)
