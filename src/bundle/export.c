@@ -16,6 +16,7 @@
 #include <jansson.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static int convert_progress(void *arg, uint64_t done, uint64_t total)
 {
@@ -85,6 +86,8 @@ static int put_files(struct export *x, struct pack *p, struct error *err)
         const char *name = config_own_file(&x->config, *key);
         cleanup(freep) char *path = name ? instance_path(x->in, err, "%s", name) : NULL;
 
+        if (path && !strcmp(*key, "flash") && access(path, F_OK))
+            continue; /* firmware's variables, of a machine that has never been started */
         if (name)
             rc = path ? pack_file(p, name, path, err) : -ENOMEM;
     }

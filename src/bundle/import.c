@@ -80,7 +80,7 @@ static int drop_host_file(const struct import *m, struct instance_config *c, con
 
     if (!value)
         return -ENOMEM;
-    if (!*value || (k->kind != CONFIG_LIST && config_own_file(c, key)))
+    if (!*value || (k->kind != CONFIG_LIST && !config_names_host_file(c, key)))
         return 0;
     note(m, "'%s' is not taken over, since it names files of the host: %.*s", key,
          (int)strcspn(value, "\n"), value);

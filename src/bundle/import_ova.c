@@ -144,6 +144,12 @@ static int make_config(const struct ova *o, struct instance_config *ret, struct 
     rc = set_text(ret, "arch", "amd64", err);
     if (!rc)
         rc = set_text(ret, "engine", "kvm", err); /* the only one there is for it */
+    if (!rc)                                      /* its disk has a boot loader, */
+        rc = set_text(ret, "firmware", o->ovf.is_efi ? "ovmf" : "seabios", err);
+    if (!rc && o->ovf.is_efi)
+        rc = set_text(ret, "flash", "vars.fd", err);
+    if (!rc) /* and perhaps no drivers but those for what it had */
+        rc = set_text(ret, "disk-bus", "ahci", err);
     if (!rc && o->ovf.cpus)
         rc = set_number(ret, "cpus", o->ovf.cpus, err);
     if (!rc && o->ovf.memory_bytes)

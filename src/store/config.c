@@ -198,14 +198,25 @@ void config_done(struct instance_config *c)
 const char *const config_files[] = {"kernel", "initrd",     "firmware", "payload",
                                     "flash",  "cloud-init", NULL};
 
-const char *config_own_file(const struct instance_config *c, const char *key)
+static const char *file_of(const struct instance_config *c, const char *key)
 {
     const struct config_key *k = config_find(key, NULL);
     const char *value = k ? *(char *const *)(const void *)((const char *)c + k->offset) : "";
+    bool is_name = !strcmp(key, "firmware") && vm_firmware_is_name(value);
 
-    if (k && !strcmp(key, "firmware") && vm_firmware_is_name(value))
-        return NULL;
-    return *value && !strchr(value, '/') ? value : NULL;
+    return *value && !is_name ? value : NULL;
+}
+
+const char *config_own_file(const struct instance_config *c, const char *key)
+{
+    const char *value = file_of(c, key);
+
+    return value && !strchr(value, '/') ? value : NULL;
+}
+
+bool config_names_host_file(const struct instance_config *c, const char *key)
+{
+    return file_of(c, key) && !config_own_file(c, key);
 }
 
 int config_init(struct instance_config *ret, struct error *err)

@@ -76,6 +76,9 @@ extern const char *const config_files[];
  * NULL. */
 const char *config_own_file(const struct instance_config *c, const char *key);
 
+/** Does such a key lead to a file elsewhere on the host? (A firmware's name does not.) */
+bool config_names_host_file(const struct instance_config *c, const char *key);
+
 /** The key called @name; NULL with @err set, which names the nearest. */
 const struct config_key *config_find(const char *name, struct error *err);
 

@@ -115,6 +115,7 @@ def test_ova_of_another_maker_becomes_an_instance():
     info = json.loads(h.ok("info", "My-appliance-2nd", "--json"))
     text = open(h / "data/posada/instances/My-appliance-2nd/instance.yaml").read()
     assert "cpus: 2\n" in text and "memory: 512M\n" in text and "amd64" in text and "net: none\n" in text, text
+    assert "firmware: \"seabios\"\n" in text and "disk-bus: ahci\n" in text, text
     assert info["name"] == "My-appliance-2nd", info
     h.holds_disk("My-appliance-2nd")
     for name, how in ("sha1.ova", {"algorithm": "sha1"}), ("last.ova", {"last": True}):
@@ -181,6 +182,7 @@ def test_exported_ova_is_read_by_others():
     h.tool("qemu-img", "compare", "-q", "-f", "raw", "-F", "vmdk", h / "raw.img", h / "e/e-disk1.vmdk")
     assert h.ok("import", "--name", "e2", h / "e.ova") == "e2\n"
     h.holds_disk("e2")
+    assert h.ok("get", "e2", "firmware").strip() == "seabios" # a name: no file of the host
 
 
 def test_files_are_not_overwritten():
@@ -199,6 +201,7 @@ def test_files_of_the_host_are_not_taken_over():
     h.ok("import", "--name", "g", h / "appliance.ova")
     h.ok("export", "--plain", "g", h / "g.tar")
     members = tar_members(h / "g.tar")
+    members["instance.yaml"] = members["instance.yaml"].replace(b'firmware: "seabios"\n', b"")
     members["instance.yaml"] += b"volumes:\n  - /:/host\ndisks:\n  - /etc/shadow,format=raw\nfirmware: /etc/passwd\n"
     h.make_tar("evil.posada", resum(members))
     r = h.posada("import", "--name", "g2", h / "evil.posada")
