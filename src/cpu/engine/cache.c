@@ -67,6 +67,20 @@ void *cache_take(struct cache *cache, size_t size)
     return p;
 }
 
+uint32_t *cache_take_counter(struct cache *cache)
+{
+    enum { TOGETHER = 256 };
+
+    if (!cache->counters_left) {
+        cache->counters = cache_take(cache, TOGETHER * sizeof(*cache->counters));
+        if (!cache->counters)
+            return NULL;
+        cache->counters_left = TOGETHER;
+    }
+    cache->counters_left--;
+    return cache->counters++;
+}
+
 void cache_trim(struct cache *cache, void *p, size_t size)
 {
     cache->arena_used = (size_t)((uint8_t *)p - cache->arena) + ((size + 15) & ~(size_t)15);
@@ -322,6 +336,7 @@ void cache_reset(struct engine *e)
     cache->slots_used = 0;
     trace_cache_reset(cache->arena_used);
     cache->arena_used = 0;
+    cache->counters_left = 0;
     cache->blocks = 0;
     cache->evictions++;
     if (e->jit)

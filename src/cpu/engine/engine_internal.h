@@ -38,9 +38,9 @@ struct block {
     struct block
         *crossing;         /* [cache.lock] of a first half: those there are; the next one of them */
     struct block *guarded; /* [cache.lock] of a second half: the one that it is of */
-    uint32_t
-        entries_left; /* [atomic] relaxed: times that its code will be entered by way of the jump
-                         cache until a region is made of what begins here. Generated code counts */
+    uint32_t *entries_left; /* [atomic] relaxed: times that its code will be entered by way of the
+                               jump cache until a region is made of what begins here. Generated
+                               code counts. There if jit is */
     const void *code; /* [atomic] release/acquire: where the jump cache leads to, NULL = nowhere
                          yet */
     struct jit_block *jit;     /* [cache.lock] the translator's part */
@@ -75,6 +75,8 @@ struct cache {
     uint8_t *arena;                     /* [init] blocks and code_pages; freed as a whole */
     size_t arena_size;                  /* [init] */
     size_t arena_used;                  /* [lock] */
+    uint32_t *counters;                 /* [lock] the next for a block's entries_left */
+    unsigned counters_left;             /* [lock] */
     uint64_t longest_stall_ns;          /* [lock] of starting over */
     uint64_t blocks, killed, evictions; /* [lock] statistics: there are; ever */
 };
@@ -150,6 +152,9 @@ struct block *cache_look_up(struct cache *cache, const uint8_t *host, uint64_t m
     REQUIRES(cache->lock);
 /** Memory of the cache's arena, 16-byte aligned; NULL when it is full. */
 void *cache_take(struct cache *cache, size_t size) REQUIRES(cache->lock);
+/** A counter. Those of blocks translated one after the other, and so probably run one after the
+ * other, share lines of the host's caches. NULL: the arena is full. */
+uint32_t *cache_take_counter(struct cache *cache) REQUIRES(cache->lock);
 /** Of what was taken last, @p, only @size bytes are needed. */
 void cache_trim(struct cache *cache, void *p, size_t size) REQUIRES(cache->lock);
 /** Stop the world and forget everything. Inside run(), no lock held. */

@@ -30,7 +30,7 @@
 #include <unistd.h>
 
 #define REGION_HITS     16
-#define ENTRY_HITS      400
+#define ENTRY_HITS      100
 #define ENTRIES_COUNTED UINT32_MAX /* of entries_left: it does not matter any more */
 #define CODE_BYTES      (64u << 20)
 #define IR_CAPACITY     4096
@@ -394,7 +394,7 @@ static const void *first_entry(struct engine *e, struct block *b) REQUIRES(e->ca
     const void *counted = NULL;
 
     if (e->config.kind == ENGINE_JIT)
-        counted = host_count_entries(e->jit->host, &b->jit->code, b->page_offset, &b->entries_left);
+        counted = host_count_entries(e->jit->host, &b->jit->code, b->page_offset, b->entries_left);
     return counted ? counted : entry_of(b);
 }
 
@@ -408,10 +408,11 @@ enum jit_result jit_translate(struct engine_cpu *ec, struct block *b)
     if (b->code) {
         result = JIT_DONE;
     } else if (!b->no_code && !b->dead) {
-        int rc = make(e, ec->c, b, NULL, &b->jit);
+        b->entries_left = cache_take_counter(&e->cache);
+        int rc = b->entries_left ? make(e, ec->c, b, NULL, &b->jit) : -ENOSPC;
 
         if (!rc) {
-            __atomic_store_n(&b->entries_left, ENTRY_HITS, __ATOMIC_RELAXED);
+            __atomic_store_n(b->entries_left, ENTRY_HITS, __ATOMIC_RELAXED);
             __atomic_store_n(&b->code, first_entry(e, b),
                              __ATOMIC_RELEASE); /* pairs with the acquire loads */
             trace_block_translate(ec->c->index, ec->c->pc, b->jit->code.size);
@@ -491,8 +492,8 @@ void jit_entered_often(struct engine_cpu *ec, struct block *b)
     struct engine *e = ec->engine;
 
     mutex_lock(&e->cache.lock);
-    if (!b->dead && !__atomic_load_n(&b->entries_left, __ATOMIC_RELAXED)) {
-        __atomic_store_n(&b->entries_left, ENTRIES_COUNTED, __ATOMIC_RELAXED);
+    if (!b->dead && !__atomic_load_n(b->entries_left, __ATOMIC_RELAXED)) {
+        __atomic_store_n(b->entries_left, ENTRIES_COUNTED, __ATOMIC_RELAXED);
         __atomic_store_n(&b->code, entry_of(b), __ATOMIC_RELEASE); /* as above */
         make_region(e, ec->c, b, false);
     }

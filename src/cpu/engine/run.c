@@ -129,7 +129,7 @@ static enum jit_result ready(struct engine_cpu *ec, struct block *b)
         if (rc != JIT_DONE)
             return rc;
     }
-    if (unlikely(!__atomic_load_n(&b->entries_left, __ATOMIC_RELAXED)))
+    if (unlikely(!__atomic_load_n(b->entries_left, __ATOMIC_RELAXED)))
         jit_entered_often(ec, b);
     if (j && j->block == b) /* now generated code finds it too */
         j->code = b->code, j->code_mode = j->mode;
