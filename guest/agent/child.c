@@ -27,10 +27,12 @@ struct ends {
     int failure_fd;
 };
 
-static void reset_signals(void)
+/** What a program is not to have from the agent. */
+static void reset_process(void)
 {
     sigset_t none;
 
+    hurry(false);
     for (int i = 1; i < NSIG; i++)
         (void)signal(i, SIG_DFL); /* some cannot be set */
     (void)sigemptyset(&none);
@@ -60,7 +62,7 @@ _Noreturn static void child_main(const struct exec_spec *e, const struct ends *e
     if (chdir(e->cwd ? e->cwd : e->user.home) && (e->cwd || chdir("/")))
         goto out;
     failure.step = STEP_EXEC;
-    reset_signals();
+    reset_process();
     environ = e->env; /* its PATH is where the program is looked for */
     (void)execvp(e->program, e->argv);
 out:
@@ -186,7 +188,7 @@ static pid_t start_quiet(const char *const argv[])
     }
     (void)setsid();
     (void)setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
-    reset_signals();
+    reset_process();
     (void)execvp(argv[0], (char *const *)argv); /* which it does not write to */
     _exit(127);
 }

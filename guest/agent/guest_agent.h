@@ -42,6 +42,10 @@ int reseed_serve(struct session *s, const struct wire_frame *f, struct error *er
 /** An answer without fields. */
 must_check int session_reply(struct session *s);
 
+/** Go before whatever else the guest is busy with, or not any more. Who may not do so goes without.
+ */
+void hurry(bool on);
+
 /** Thaw what is frozen, on all file systems: how many. */
 unsigned thaw_all(void);
 

@@ -265,6 +265,7 @@ static int do_later(struct session *s, const struct wire_frame *f, struct error 
     if (pid) /* the system's first process collects it, after this session */
         return session_reply(s);
     (void)close(s->wire.fd); /* which ends when the session does */
+    hurry(false);
     (void)nanosleep(&delay, NULL);
     for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
         int fd = open(files[i], O_RDONLY | O_CLOEXEC);

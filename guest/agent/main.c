@@ -205,5 +205,6 @@ int main(int argc, char **argv)
     int listener = o.unix_path ? listen_unix(o.unix_path) : listen_vsock();
     if (listener < 0)
         return die(o.unix_path ? o.unix_path : "cannot listen on vsock port 1024");
+    hurry(true);
     return serve(listener, signal_fd, shared, o.allow);
 }
