@@ -4,9 +4,9 @@
  * in its page, to a block that may be a loop's head, is not linked before it was taken
  * REGION_HITS times; then the blocks of that loop are translated together (region.c), and the
  * head's code is the region's from then on: what the head was translated to leaves at its entry.
- * Code that is entered by the jump cache (functions, the ways back to their callers, the cases of a
- * switch) counts its entries, and after ENTRY_HITS of them begins a region of all that it leads to
- * in its page.
+ * Code that is entered by calls or by the jump cache (functions, the ways back to their callers, the
+ * cases of a switch) counts its entries, and after ENTRY_HITS of them begins a region of all that it
+ * leads to in its page.
  *
  * Invariants:
  *  1. A link leads from an exit of a block to another block of the same page and mode, at the
@@ -436,6 +436,14 @@ const struct host_code *jit_code(const struct block *b)
     return b->jit ? &b->jit->code : NULL;
 }
 
+/* All exits that lead to @b lead to @entry. */
+static void move_links(struct engine *e, struct block *b, const void *entry)
+    REQUIRES(e->cache.lock)
+{
+    for (struct jit_link *l = b->jit->incoming; l; l = l->next)
+        host_link(e->jit->host, &l->from->code, l->exit, entry);
+}
+
 /* Make @head's code that of the region that it begins, if it begins one. */
 static void make_region(struct engine *e, struct cpu *c, struct block *head, bool circles)
     REQUIRES(e->cache.lock)
@@ -455,8 +463,7 @@ static void make_region(struct engine *e, struct cpu *c, struct block *head, boo
     if (make(e, c, head, &r, &head->region))
         return;
     head->plan = plan;
-    for (struct jit_link *l = head->jit->incoming; l; l = l->next)
-        host_link(e->jit->host, &l->from->code, l->exit, head->region->code.entry);
+    move_links(e, head, head->region->code.entry);
     host_kill(e->jit->host, &head->jit->code);
     __atomic_store_n(&head->code, head->region->code.entry, __ATOMIC_RELEASE); /* as above */
     trace_region_translate(c->index, (const void *)head->host, r.count, head->region->code.size);
@@ -527,7 +534,7 @@ static void link_exit(struct engine *e, struct cpu *c, struct jit_block *from, u
         if (l) {
             *l = (struct jit_link){.from = from, .exit = exit, .next = to->jit->incoming};
             to->jit->incoming = l;
-            host_link(e->jit->host, &from->code, exit, entry_of(to));
+            host_link(e->jit->host, &from->code, exit, x->call ? to->code : entry_of(to));
         }
     }
     mutex_unlock(&e->cache.lock);
