@@ -4,9 +4,9 @@
  * in its page, to a block that may be a loop's head, is not linked before it was taken
  * REGION_HITS times; then the blocks of that loop are translated together (region.c), and the
  * head's code is the region's from then on: what the head was translated to leaves at its entry.
- * Code that is entered by calls or by the jump cache (functions, the ways back to their callers, the
- * cases of a switch) counts its entries, and after ENTRY_HITS of them begins a region of all that it
- * leads to in its page.
+ * Code that is entered by calls or by the jump cache (functions, the ways back to their callers,
+ * the cases of a switch) counts its entries, and after ENTRY_HITS of them begins a region of all
+ * that it leads to in its page.
  *
  * Invariants:
  *  1. A link leads from an exit of a block to another block of the same page and mode, at the
@@ -437,8 +437,7 @@ const struct host_code *jit_code(const struct block *b)
 }
 
 /* All exits that lead to @b lead to @entry. */
-static void move_links(struct engine *e, struct block *b, const void *entry)
-    REQUIRES(e->cache.lock)
+static void move_links(struct engine *e, struct block *b, const void *entry) REQUIRES(e->cache.lock)
 {
     for (struct jit_link *l = b->jit->incoming; l; l = l->next)
         host_link(e->jit->host, &l->from->code, l->exit, entry);

@@ -4,6 +4,7 @@
  *   regs.c     where values and guest state live
  *   group.c    accesses that share a TLB probe
  *   memo.c     accesses that try the page of last time first
+ *   nan.c      NaN results, made canonical when somebody looks
  *   asm_*.c    code selection by group of operations
  *   stub.c     the cold ends
  *   common.c   routines at the start of the buffer: enter, leave, slow paths
@@ -36,7 +37,7 @@
 #define ASM_SPILLS    48
 #define ASM_STUBS     1024
 #define ASM_SNAPSHOTS 16384
-#define ASM_MARGIN    512 /* no op, and no stub without its snapshot, emits more */
+#define ASM_MARGIN    1024 /* no op, and no stub without its snapshot, emits more */
 #define ASM_MAX_INSNS 4000
 #define ASM_GROUPS    200 /* at most 254 */
 #define ASM_LABELS    64
@@ -80,6 +81,7 @@ enum common_constant {
     CONSTANT_BOX,
     CONSTANT_NAN64,
     CONSTANT_NAN32,
+    CONSTANT_NAN_BOX,  /* the 32-bit one, as a 64-bit register has it */
     CONSTANT_TWO63_64, /* 2^63, 2^32 */
     CONSTANT_TWO63_32,
     CONSTANT_TWO32_64,
@@ -95,6 +97,7 @@ struct value {
     int8_t reg;    /* -1 = none */
     int8_t want;   /* register that the value had best be computed in, -1 */
     bool no_nan;   /* floating point: need not be canonical, all uses take any NaN */
+    bool raw;      /* it must be, but is not yet: nan.c */
 };
 
 struct slot {
@@ -122,6 +125,8 @@ enum stub_kind {
     STUB_STATUS, /* a helper's status is not 0 */
     STUB_DIV,
     STUB_NAN,
+    STUB_FMA_NAN,
+    STUB_UNBOX,
     STUB_FMINMAX,
     STUB_FTOI,
     STUB_FTOU,
@@ -181,6 +186,7 @@ struct place {
     uint16_t offset; /* of the slot */
     uint8_t kind;
     uint8_t reg;
+    uint8_t nan;  /* it is raw: nan_write_place() */
     int32_t disp; /* spill, home: offset; constants: the temp */
 };
 
@@ -342,6 +348,19 @@ int memo_new(struct asm_state *a, const struct ir_insn *i);
 void memo_probe(struct asm_state *a, struct stub *s, unsigned base, unsigned addend);
 /** The beginning of @s: look in the TLB; if the page is there, go back with its addend. */
 void memo_miss(struct asm_state *a, const struct stub *s);
+
+/* nan.c */
+/** The current op's result is raw. */
+static inline void nan_defer(struct asm_state *a)
+{
+    a->values[a->cur].raw = !a->values[a->cur].no_nan;
+}
+/** Make @v canonical if it is raw. Sets flags. */
+void nan_settle(struct asm_state *a, uint16_t v);
+/** What struct place says of a value. */
+uint8_t nan_place(const struct asm_state *a, uint16_t v);
+void nan_write_place(struct asm_state *a, const struct place *p);
+void nan_stub(struct asm_state *a, const struct stub *s);
 
 /* stub.c */
 /** A new stub for the current op, without snapshot; never NULL (on overflow a->error is set). */

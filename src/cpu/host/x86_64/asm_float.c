@@ -1,8 +1,8 @@
 /* Code selection: floating point on SSE2, with FMA and AVX forms where the host has them.
  *
  * MXCSR has exceptions masked and rounds to nearest even; its sticky flags are the guest's accrued
- * exceptions (COMMON_LEAVE hands them over). x86 differs from the IR in NaN results, so results are
- * tested and replaced in stubs, unless only arithmetic uses them; then any NaN will do. */
+ * exceptions (COMMON_LEAVE hands them over). x86 differs from the IR in NaN results, so results
+ * that not only arithmetic uses, which takes any NaN, are made canonical in the end (nan.c). */
 #include "cpu/host/x86_64/asm.h"
 
 static unsigned scalar(enum ir_type t)
@@ -17,19 +17,6 @@ static enum ir_type arg_type(const struct asm_state *a, unsigned n)
 static void compare(struct asm_state *a, unsigned op, enum ir_type t, unsigned x, struct rm y)
 {
     emit_op(&a->e, op | (t == IR_F64 ? X_P66 : 0), false, x, y);
-}
-
-/** Make the result in @dst canonical if it is a NaN. */
-static struct stub *fix_nan(struct asm_state *a, unsigned dst)
-{
-    struct stub *s = stub_new(a, STUB_NAN);
-
-    compare(a, X_UCOMIS, asm_insn(a)->type, dst, rm_reg(dst));
-    s->dst = (int8_t)dst;
-    s->a = s->b = -1;
-    s->from[0] = emit_jcc(&a->e, CC_P, NULL);
-    s->resume = a->e.p;
-    return s;
 }
 
 static void arithmetic(struct asm_state *a, unsigned op)
@@ -54,8 +41,7 @@ static void arithmetic(struct asm_state *a, unsigned op)
         dst = regs_def_from(a, x);
         emit_op(&a->e, op, false, dst, rm);
     }
-    if (!a->values[a->cur].no_nan)
-        fix_nan(a, dst);
+    nan_defer(a);
 }
 
 static void square_root(struct asm_state *a)
@@ -65,8 +51,7 @@ static void square_root(struct asm_state *a)
     unsigned dst = regs_def_reuse(a, i->arg[0]);
 
     emit_op(&a->e, X_SQRTS | scalar(i->type), false, dst, rm);
-    if (!a->values[a->cur].no_nan)
-        fix_nan(a, dst);
+    nan_defer(a);
 }
 
 static void fused(struct asm_state *a)
@@ -87,9 +72,13 @@ static void fused(struct asm_state *a)
     dst = regs_def_from(a, i->arg[2]);
     emit_vex(&a->e, ops[i->op - IR_FMADD] | X_0F38 | X_P66, i->type == IR_F64, dst, x, y);
     /* infinity * 0 + NaN is invalid to the guest and not to the host: the stub looks */
-    s = fix_nan(a, dst);
+    compare(a, X_UCOMIS, i->type, dst, rm_reg(dst));
+    s = stub_new(a, STUB_FMA_NAN);
+    s->dst = (int8_t)dst;
     s->a = (int8_t)x;
     s->b = y.reg;
+    s->from[0] = emit_jcc(&a->e, CC_P, NULL);
+    s->resume = a->e.p;
 }
 
 static void min_max(struct asm_state *a)
@@ -115,6 +104,8 @@ static void sign(struct asm_state *a)
     struct rm others = rm_constant(a, is64 ? CONSTANT_ABS64 : CONSTANT_ABS32);
     unsigned dst;
 
+    nan_settle(a, i->arg[0]);
+    nan_settle(a, i->arg[1]);
     if (i->arg[0] == i->arg[1]) {
         dst = regs_def_from(a, i->arg[0]);
         if (i->op == IR_FSGNJN)
@@ -305,9 +296,12 @@ static void bitcast(struct asm_state *a)
 {
     const struct ir_insn *i = asm_insn(a);
     bool w = ir_type_size(i->type) == 8;
-    struct rm rm = regs_use_rm(a, i->arg[0]);
-    unsigned dst = regs_def(a);
+    struct rm rm;
+    unsigned dst;
 
+    nan_settle(a, i->arg[0]);
+    rm = regs_use_rm(a, i->arg[0]);
+    dst = regs_def(a);
     if (ir_is_float(i->type))
         emit_op(&a->e, X_MOVD_TO, w, dst, rm);
     else if (rm.reg == RM_NONE)
@@ -319,11 +313,13 @@ static void bitcast(struct asm_state *a)
 static void unbox(struct asm_state *a)
 {
     uint16_t x = asm_insn(a)->arg[0];
-    struct rm rm = regs_use_rm(a, x), high = rm;
-    struct stub *s = stub_new(a, STUB_NAN);
+    struct rm rm, high;
+    struct stub *s;
     unsigned dst;
 
-    s->a = s->b = -1;
+    nan_settle(a, x);
+    rm = high = regs_use_rm(a, x);
+    s = stub_new(a, STUB_UNBOX);
     if (rm.reg == RM_NONE) {
         dst = regs_def(a);
         high.disp += 4;
@@ -352,8 +348,7 @@ void asm_float_convert(struct asm_state *a)
         rm = regs_use_rm(a, i->arg[0]);
         dst = regs_def_reuse(a, i->arg[0]);
         emit_op(&a->e, X_CVTS | scalar(arg_type(a, 0)), false, dst, rm);
-        if (!a->values[a->cur].no_nan)
-            fix_nan(a, dst);
+        nan_defer(a);
         break;
     case IR_FTOI:
         to_signed(a);
@@ -369,6 +364,7 @@ void asm_float_convert(struct asm_state *a)
         bitcast(a);
         break;
     case IR_FBOX:
+        a->values[a->cur].raw = a->values[i->arg[0]].raw;
         dst = regs_def_from(a, i->arg[0]);
         emit_op(&a->e, X_ORPS, false, dst, rm_constant(a, CONSTANT_BOX));
         break;

@@ -170,8 +170,12 @@ static void store(struct asm_state *a)
     const struct ir_insn *i = asm_insn(a);
     unsigned base = regs_use(a, i->arg[0]), addend;
     int32_t imm;
-    int value = is_imm(a, i->arg[1], i->size, &imm) ? -1 : (int)regs_use(a, i->arg[1]);
-    struct stub *s = memory_stub(a, STUB_STORE, base, 0);
+    int value;
+    struct stub *s;
+
+    nan_settle(a, i->arg[1]);
+    value = is_imm(a, i->arg[1], i->size, &imm) ? -1 : (int)regs_use(a, i->arg[1]);
+    s = memory_stub(a, STUB_STORE, base, 0);
 
     s->b = (int8_t)value;
     addend = translate(a, s);

@@ -239,6 +239,7 @@ static void constants(struct host *h, struct emit *e)
         [CONSTANT_BOX] = {0xffffffff00000000ULL, 0},
         [CONSTANT_NAN64] = {0x7ff8000000000000ULL, 0},
         [CONSTANT_NAN32] = {0x7fc00000,            0},
+        [CONSTANT_NAN_BOX] = {0xffffffff7fc00000ULL, 0},
         [CONSTANT_TWO63_64] = {0x43e0000000000000ULL, 0},
         [CONSTANT_TWO63_32] = {0x5f000000,            0},
         [CONSTANT_TWO32_64] = {0x41f0000000000000ULL, 0},

@@ -287,6 +287,7 @@ static void write_slot(struct asm_state *a, unsigned slot)
     struct value *v = &a->values[s->val];
     int32_t imm;
 
+    nan_settle(a, s->val);
     if (v->reg >= 0) {
         store_reg(a, slot_rm(a, slot), (unsigned)v->reg);
     } else if (v->home < 0 && v->spill < 0 && is_imm(a, s->val, 8, &imm)) {
@@ -324,6 +325,7 @@ static void evict(struct asm_state *a, unsigned reg)
     struct value *v = &a->values[n];
     int spill;
 
+    nan_settle(a, n);
     for (unsigned s = 0; s < a->slot_count; s++)
         if (a->slots[s].dirty && a->slots[s].val == n)
             write_slot(a, s);
@@ -602,6 +604,7 @@ void regs_get(struct asm_state *a)
     if (ir_is_float(i->type) == ir_is_float(a->f->insns[s->val].type)) {
         bool had_reg = a->values[s->val].reg >= 0;
 
+        nan_settle(a, s->val);
         regs_def_from(a, s->val);
         if (s->dirty && had_reg && a->values[s->val].reg < 0)
             s->val = (uint16_t)a->cur; /* the temp took the register over */
@@ -618,6 +621,7 @@ static void set_direct(struct asm_state *a, const struct ir_insn *i)
     struct rm m = rm_state(i->disp);
     unsigned reg;
 
+    nan_settle(a, i->arg[0]);
     reg = regs_use(a, i->arg[0]);
     settle(a, i->disp, i->size, true);
     if (is_xmm(reg)) {
@@ -732,6 +736,8 @@ bool regs_loop_close(struct asm_state *a)
     for (unsigned n = 0; n < a->slot_count; n++) {
         if (a->slots[n].loop_reg < 0 && a->slots[n].dirty)
             write_slot(a, n);
+        else if (a->slots[n].dirty)
+            nan_settle(a, a->slots[n].val);
         moves |= !in_place(a, &a->slots[n]);
     }
     return moves;

@@ -36,7 +36,7 @@ void stub_snapshot(struct asm_state *a, struct stub *s)
         }
         v = &a->values[slot->val];
         p = &a->places[a->place_count++];
-        *p = (struct place){.offset = (uint16_t)slot->offset};
+        *p = (struct place){.offset = (uint16_t)slot->offset, .nan = nan_place(a, slot->val)};
         if (v->reg >= 0) {
             p->kind = PLACE_REG;
             p->reg = (uint8_t)v->reg;
@@ -70,6 +70,7 @@ static void write_place(struct asm_state *a, const struct place *p)
 
     switch ((enum place_kind)p->kind) {
     case PLACE_REG:
+        nan_write_place(a, p);
         if (p->reg >= XMM0)
             emit_op(&a->e, X_MOVSD + 1, false, p->reg, to);
         else
@@ -247,25 +248,29 @@ static void division(struct asm_state *a, const struct stub *s)
     }
 }
 
-/** The result is a NaN. After a fused operation of a * b: if the product alone is invalid, say so.
- */
-static void canonical_nan(struct asm_state *a, const struct stub *s)
+static void load_nan(struct asm_state *a, const struct stub *s)
+{
+    bool is32 = a->f->insns[s->insn].type == IR_F32;
+
+    emit_op(&a->e, is32 ? X_MOVSS : X_MOVSD, false, (unsigned)s->dst,
+            rm_constant(a, is32 ? CONSTANT_NAN32 : CONSTANT_NAN64));
+}
+
+/** The result of a fused operation of a * b is a NaN. If the product alone is invalid, say so. */
+static void fused_nan(struct asm_state *a, const struct stub *s)
 {
     bool is32 = a->f->insns[s->insn].type == IR_F32;
     struct rm mxcsr = rm_state(a->env->mxcsr), save = rm_frame(FRAME_SAVE);
 
-    if (s->a >= 0) {
-        emit_op(&a->e, X_MXCSR, false, 3, mxcsr);
-        emit_rr(&a->e, X_MOVAPS, false, XMM0, (unsigned)s->a);
-        emit_rr(&a->e, X_MULS | (is32 ? X_PF3 : X_PF2), false, XMM0, (unsigned)s->b);
-        emit_op(&a->e, X_MXCSR, false, 3, save);
-        emit_op(&a->e, X_LOAD, false, RAX, save);
-        emit_group1(&a->e, G1_AND, false, rm_reg(RAX), 1);
-        emit_op(&a->e, X_OR, false, RAX, mxcsr);
-        emit_op(&a->e, X_MXCSR, false, 2, mxcsr);
-    }
-    emit_op(&a->e, is32 ? X_MOVSS : X_MOVSD, false, (unsigned)s->dst,
-            rm_constant(a, is32 ? CONSTANT_NAN32 : CONSTANT_NAN64));
+    emit_op(&a->e, X_MXCSR, false, 3, mxcsr);
+    emit_rr(&a->e, X_MOVAPS, false, XMM0, (unsigned)s->a);
+    emit_rr(&a->e, X_MULS | (is32 ? X_PF3 : X_PF2), false, XMM0, (unsigned)s->b);
+    emit_op(&a->e, X_MXCSR, false, 3, save);
+    emit_op(&a->e, X_LOAD, false, RAX, save);
+    emit_group1(&a->e, G1_AND, false, rm_reg(RAX), 1);
+    emit_op(&a->e, X_OR, false, RAX, mxcsr);
+    emit_op(&a->e, X_MXCSR, false, 2, mxcsr);
+    load_nan(a, s);
 }
 
 /** dst, a: the operands, of which ucomis said equal or unordered; dst = the minimum or maximum. */
@@ -373,7 +378,13 @@ static void emit_stub(struct asm_state *a, const struct stub *s)
         division(a, s);
         break;
     case STUB_NAN:
-        canonical_nan(a, s);
+        nan_stub(a, s);
+        break;
+    case STUB_FMA_NAN:
+        fused_nan(a, s);
+        break;
+    case STUB_UNBOX:
+        load_nan(a, s);
         break;
     case STUB_FMINMAX:
         min_max(a, s);
