@@ -250,7 +250,7 @@ static int add_devices(struct pc_board *b, struct error *err)
         .reset = c->reset,
         .arg = c->arg,
     };
-    int rc = uart_new(c->ports, GPA(0x3f8), &uart, &b->base.uart, err);
+    int rc = uart_new(c->ports, GPA(PC_UART), &uart, &b->base.uart, err);
 
     if (!rc)
         rc = cmos_new(c->ports, &cmos, &b->cmos, err);

@@ -20,6 +20,7 @@
 #define PC_ECAM_SIZE 0x10000000ULL
 #define PC_MSI       0xfee00000ULL
 #define PC_MSI_SIZE  0x100000ULL
+#define PC_UART      0x3f8
 #define PC_IOAPIC    0xfec00000ULL
 #define PC_LAPIC     0xfee00000ULL
 #define PC_VMGENID   0xfed80000ULL

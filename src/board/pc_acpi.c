@@ -90,7 +90,7 @@ static void end_isa_device(struct acpi_tables *t)
 static void put_isa_devices(struct acpi_tables *t)
 {
     begin_isa_device(t, "COM1", "PNP0501");
-    aml_res_io(t, 0x3f8, 8);
+    aml_res_io(t, PC_UART, 8);
     aml_res_irq(t, PC_IRQ_SERIAL);
     end_isa_device(t);
     begin_isa_device(t, "RTC_", "PNP0B00");

@@ -137,6 +137,7 @@ int pc_board_set_boot_order(struct pc_board *b, const char *paths, struct error 
 
 int pc_add_firmware(struct pc_board *b, struct error *err)
 {
+    static const uint8_t sercon[] = {PC_UART & 0xff, PC_UART >> 8};
     struct fw_cfg *f = b->fw_cfg;
 
     if (!b->config.firmware)
@@ -151,6 +152,8 @@ int pc_add_firmware(struct pc_board *b, struct error *err)
         rc = fw_cfg_add_number(f, FW_CFG_MAX_CPUS, b->config.cpus, 2, err);
     if (!rc)
         rc = fw_cfg_add_number(f, FW_CFG_BOOT_MENU, 0, 2, err);
+    if (!rc) /* there is no screen: SeaBIOS, and what it starts, writes to the UART */
+        rc = fw_cfg_add_file(f, "etc/sercon-port", sercon, sizeof(sercon), err);
     if (!rc)
         rc = add_memory_map(b, err);
     if (!rc)

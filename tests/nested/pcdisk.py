@@ -119,12 +119,12 @@ def bios_disk(path, root, initrd_path, append):
         f.write(code + b"\0" * 6 + struct.pack("<B3sB3sII", 0x80, b"\0\2\0", 0xc, b"\xff\xff\xff", START, sectors - 2 * START) + b"\0" * 48 + b"\x55\xaa")
 
 
-def cdrom(path, root, initrd_path, append):
+def cdrom(path, root, initrd_path, append, kernel_path=None):
     """A CD-ROM that a BIOS boots: ISOLINUX by El Torito, without emulation of a disk."""
     tree = path + ".tree"
     os.makedirs(tree, exist_ok=True)
     for name, source in {"isolinux.bin": root + "/usr/lib/ISOLINUX/isolinux.bin", "ldlinux.c32": root + "/usr/lib/syslinux/modules/bios/ldlinux.c32",
-                         "vmlinuz": kernel(root), "initrd.gz": initrd_path}.items():
+                         "vmlinuz": kernel_path or kernel(root), "initrd.gz": initrd_path}.items():
         shutil.copyfile(source, f"{tree}/{name}")
     with open(tree + "/isolinux.cfg", "w") as f:
         f.write(f"default debian\nprompt 0\nlabel debian\nkernel /vmlinuz\ninitrd /initrd.gz\nappend {append}\n")
