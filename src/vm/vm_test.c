@@ -3,6 +3,8 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/test.h"
+#include "disk/disk.h"
+#include "state/test_state.h"
 #include "vm/vm.h"
 
 #include <errno.h>
@@ -359,4 +361,52 @@ TEST(device_tree_is_written_without_a_kernel)
     EXPECT_EQ(fdt_check_full(blob, n), 0);
     EXPECT_TRUE(fdt_path_offset(blob, "/cpus/cpu@1") >= 0);
     (void)unlink(path);
+}
+
+static const char *temporary_disk(char name[64], char letter)
+{
+    (void)snprintf(name, 64, "/tmp/vm_test.%d.%c", (int)getpid(), letter);
+    FILE *f = fopen(name, "wb");
+    ASSERT_TRUE(f && ftruncate(fileno(f), 1 << 20) == 0 && fclose(f) == 0);
+    return name;
+}
+
+TEST(drives_of_serial_ata_are_held_saved_and_loaded)
+{
+    struct vm_config c = CONFIG_CODE(1, code_spin);
+    struct state_out *save = state_out_new();
+    char disk[64];
+    char cdrom[64];
+    struct vm *vm;
+
+    c.disks[0] = (struct vm_disk_config){
+        .path = temporary_disk(disk, 'a'), .format = "raw", .bus = VM_BUS_AHCI};
+    c.disks[1] = (struct vm_disk_config){.path = temporary_disk(cdrom, 'b'),
+                                         .format = "raw",
+                                         .bus = VM_BUS_AHCI,
+                                         .is_cdrom = true,
+                                         .readonly = true};
+    c.disk_count = 2;
+    ASSERT_EQ(vm_new(&c, &vm, &err), 0);
+    vm_disk_hold(vm, 0);
+    EXPECT_STR(vm_disk(vm, 0)->path, disk);
+    vm_disk_release(vm, 0);
+    vm_freeze(vm);
+    ASSERT_EQ(vm_save(vm, save, &err), 0);
+    vm_thaw(vm);
+    vm_free(vm);
+    struct state_in *load = test_state_turn(save);
+
+    c.no_boot = true;
+    ASSERT_EQ(vm_new(&c, &vm, &err), 0);
+    EXPECT_EQ(vm_load(vm, load, &err), 0);
+    vm_free(vm);
+    c.disks[1].is_cdrom = false; /* another drive than the state has */
+    ASSERT_EQ(vm_new(&c, &vm, &err), 0);
+    EXPECT_EQ(vm_load(vm, load, &err), -EINVAL);
+    vm_free(vm);
+    state_in_free(load);
+    (void)unlink(path);
+    (void)unlink(disk);
+    (void)unlink(cdrom);
 }
