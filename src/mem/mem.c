@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define HUGE_SIZE (2u << 20) /* of the host's and of the guest's processors */
+
 struct mem {
     struct mem_region *regions;        /* [init] */
     size_t count;                      /* [init] */
@@ -84,6 +86,26 @@ void mem_adopt(struct mem *mem, struct mem *from)
     mem->heritage = from;
 }
 
+/** Address space for @size bytes and two guard pages, such that the guest's huge pages lie in the
+ * host's: what the guest gives back is whole ones, and a processor can map them as such. NULL:
+ * none.
+ */
+static uint8_t *map_aligned(gpa_t base, uint64_t size)
+{
+    uint64_t all = size + 2 * MEM_PAGE_SIZE;
+    uint64_t spare = size >= HUGE_SIZE ? HUGE_SIZE : 0;
+    uint8_t *raw = all + spare > all || !spare ? map(all + spare, PROT_NONE) : NULL;
+
+    if (!raw || !spare)
+        return raw;
+    uint64_t skip = (base.v - (uintptr_t)(raw + MEM_PAGE_SIZE)) % HUGE_SIZE;
+    if (skip)
+        (void)munmap(raw, skip); /* ours, so they cannot fail */
+    if (skip < spare)
+        (void)munmap(raw + skip + all, spare - skip);
+    return raw + skip;
+}
+
 /** A mapping of @size accessible bytes between guard pages, new or inherited; its start, or NULL.
  */
 static uint8_t *map_guarded(struct mem *mem, gpa_t base, uint64_t size)
@@ -96,7 +118,7 @@ static uint8_t *map_guarded(struct mem *mem, gpa_t base, uint64_t size)
         mem->heritage->regions[old - mem->heritage->regions].host = NULL;
         return whole;
     }
-    uint8_t *whole = map(size + 2 * MEM_PAGE_SIZE, PROT_NONE);
+    uint8_t *whole = map_aligned(base, size);
     if (whole && mprotect(whole + MEM_PAGE_SIZE, size, PROT_READ | PROT_WRITE)) {
         (void)munmap(whole, size + 2 * MEM_PAGE_SIZE);
         return NULL;
@@ -347,6 +369,38 @@ int mem_discard(struct mem *mem, gpa_t gpa, uint64_t size)
         return -errno;
     mem_written(mem, first, end - first.v);
     return 0;
+}
+
+static bool is_zero(const uint8_t *p, size_t size)
+{
+    return !*(const uint64_t *)(const void *)p && !memcmp(p, p + 8, size - 8);
+}
+
+/** Is the huge page at @p there as a whole? */
+static bool is_resident(uint8_t *p)
+{
+    uint8_t pages[HUGE_SIZE / MEM_PAGE_SIZE];
+
+    return !mincore(p, HUGE_SIZE, pages) && !memchr(pages, 0, sizeof(pages));
+}
+
+uint64_t mem_trim(struct mem *mem)
+{
+    uint64_t freed = 0;
+
+    for (size_t i = 0; i < mem->count; i++) {
+        const struct mem_region *r = &mem->regions[i];
+
+        if (!r->host || !r->writable || r->size < HUGE_SIZE)
+            continue;
+        uint8_t *end = r->host + r->size - HUGE_SIZE;
+        for (uint8_t *p = (uint8_t *)align_up((uintptr_t)r->host, HUGE_SIZE); p <= end;
+             p += HUGE_SIZE) {
+            if (is_resident(p) && is_zero(p, HUGE_SIZE) && !madvise(p, HUGE_SIZE, MADV_DONTNEED))
+                freed += HUGE_SIZE; /* it reads as zeroes still */
+        }
+    }
+    return freed;
 }
 
 uint64_t mem_ram_bytes(const struct mem *mem)

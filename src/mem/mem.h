@@ -73,6 +73,10 @@ void mem_adopt(struct mem *mem, struct mem *from);
 must_check int mem_add_mmio(struct mem *mem, gpa_t base, uint64_t size, const struct mmio_ops *ops,
                             void *dev, struct error *err);
 
+/** Give back the memory of RAM that is all zeroes, by huge pages (2 MiB); how many bytes. Nobody
+ * may write to @mem meanwhile. */
+uint64_t mem_trim(struct mem *mem);
+
 /** No region changes after this. */
 void mem_freeze(struct mem *mem);
 

@@ -133,6 +133,42 @@ TEST(writes_to_code_pages_are_reported)
     mem_free(mem);
 }
 
+TEST(huge_pages_of_the_guest_lie_in_those_of_the_host)
+{
+    const uint64_t huge = 2 << 20;
+    struct mem *mem = mem_new();
+    void *ram;
+    void *high;
+
+    ASSERT_EQ(mem_add_ram(mem, GPA(0x80000000), 4 * huge, 0, "ram", NULL, NULL, &ram, NULL), 0);
+    ASSERT_EQ(mem_add_ram(mem, GPA(0x100001000), huge, 0, "high", NULL, NULL, &high, NULL), 0);
+    EXPECT_EQ((uintptr_t)ram % huge, 0);
+    EXPECT_EQ((uintptr_t)high % huge, 0x1000);
+    memset(ram, 1, 4 * huge); /* all of it is there */
+    memset(high, 1, huge);
+    mem_free(mem);
+}
+
+TEST(zeroes_are_given_back)
+{
+    const uint64_t huge = 2 << 20;
+    struct mem *mem = mem_new();
+    void *host;
+    uint8_t *ram;
+
+    ASSERT_EQ(mem_add_ram(mem, GPA(0x80000000), 4 * huge, 0, "ram", NULL, NULL, &host, NULL), 0);
+    ram = host;
+    mem_freeze(mem);
+    EXPECT_EQ(mem_trim(mem), 0); /* nothing is there */
+    memset(ram, 0, 3 * huge);
+    ram[2 * huge - 1] = 1;
+    EXPECT_EQ(mem_trim(mem), 2 * huge);
+    EXPECT_EQ(mem_trim(mem), 0);
+    EXPECT_EQ(ram[2 * huge - 1], 1);
+    EXPECT_EQ(ram[0] | ram[2 * huge], 0);
+    mem_free(mem);
+}
+
 TEST(memory_is_adopted_with_its_content)
 {
     struct mem *old = mem_new();

@@ -15,6 +15,7 @@
 #include "base/paths.h"
 #include "monitor/guest.h"
 #include "monitor/hub.h"
+#include "monitor/idle.h"
 #include "monitor/keeper.h"
 #include "monitor/monitor_internal.h"
 
@@ -39,6 +40,7 @@ struct monitor {
     struct hub *hub;                /* [init] */
     struct keeper *keeper;          /* [init] */
     struct guest *guest;            /* [init] */
+    struct idle *idle;              /* [init] */
     struct api_server *server;      /* [init] */
     time_t started_s;               /* [init] */
     struct mutex lock;
@@ -305,6 +307,8 @@ static int open_all(struct monitor *m, struct error *err)
     if (!r)
         r = guest_new(m, &m->guest, err);
     if (!r)
+        r = idle_new(m, &m->idle, err);
+    if (!r)
         r = api_server_new(m->loop, socket, monitor_methods, m, &m->server, err);
     if (!r && (r = loop_start(m->loop)))
         (void)error_set(err, -r, "cannot start a thread: %s", strerror(-r));
@@ -352,6 +356,7 @@ int monitor_start(struct monitor *m, struct error *err)
         monitor_event(m, "started", NULL);
         keeper_clean(m->keeper);
         guest_start(m->guest, m->goes_on);
+        idle_start(m->idle);
     }
     return r;
 }
@@ -406,6 +411,7 @@ void monitor_free(struct monitor *m)
     mutex_unlock(&m->lock);
     if (m->vm)
         vm_stop(m->vm); /* calls that wait for it end */
+    idle_free(m->idle);
     if (m->keeper)
         keeper_break(m->keeper);
     if (m->guest)

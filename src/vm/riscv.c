@@ -172,6 +172,11 @@ static int vcpus_made(struct vm *vm, struct error *err)
     return vm->config.firmware ? 0 : sbi_new(&sbi, &vm->sbi, err);
 }
 
+static void trim(struct vm *vm)
+{
+    engine_trim(vm->engine);
+}
+
 static int share(struct vm *vm, struct error *err)
 {
     return engine_share(vm->engine, err);
@@ -210,6 +215,7 @@ const struct vm_arch vm_arch_riscv64 = {
     .new_board = new_board,
     .new_vcpu = new_vcpu,
     .vcpus_made = vcpus_made,
+    .trim = trim,
     .share = share,
     .shared = shared,
     .inherit = inherit,

@@ -51,6 +51,11 @@ void vm_resume(struct vm *vm);
 void vm_freeze(struct vm *vm);
 void vm_thaw(struct vm *vm);
 
+/** Give back memory that a machine that has nothing to do can do without: translated code, which is
+ * made anew when it runs again, and pages of the guest that are all zeroes. It stands still for
+ * some milliseconds. Not by two at a time, and threads as vm_freeze(). */
+void vm_trim(struct vm *vm);
+
 /** fork() while no thread of the frozen machine is in the middle of anything, so that the child,
  * which has the calling thread alone, may allocate memory and make machines of its own. It must
  * leave @vm alone but for its memory, and with @adopt for config.adopt. The child's process id, 0

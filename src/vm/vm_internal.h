@@ -30,6 +30,7 @@ struct vm_arch {
     /** With memory frozen. */
     int (*new_vcpu)(struct vm *vm, unsigned index, struct vcpu **ret, struct error *err);
     int (*vcpus_made)(struct vm *vm, struct error *err); /* may be NULL */
+    void (*trim)(struct vm *vm);                         /* see vm_trim(); NULL: there is nothing */
     /** For vm_fork() and config.adopt: what executes hands on what it knows. @share before the
      * fork, @shared after it in the parent, @inherit in the child with memory frozen. All NULL:
      * nothing. */

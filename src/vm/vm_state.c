@@ -11,6 +11,7 @@
 #include "vm/vm_internal.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <unistd.h>
 
 /** What must be the same in the machine that loads it. */
@@ -42,6 +43,22 @@ void vm_thaw(struct vm *vm)
         ahci_thaw(vm->ahci);
     for (size_t i = 0; i < vm->transport_count; i++)
         virtio_thaw(vm->transports[i]->dev);
+}
+
+void vm_trim(struct vm *vm)
+{
+    bool was_running = vm_get_state(vm) == VM_RUNNING;
+
+    vm_freeze(vm);
+    if (vm_get_state(vm) != VM_STOPPED) {
+        if (vm->arch->trim)
+            vm->arch->trim(vm);
+        (void)mem_trim(vm->mem);
+    }
+    vm_thaw(vm);
+    if (was_running)
+        vm_resume(vm);
+    (void)malloc_trim(0);
 }
 
 /** Two loops that stand still while the process forks. */

@@ -194,6 +194,19 @@ int cpu_contexts_init(struct cpu *c)
     return 0;
 }
 
+void cpu_contexts_trim(struct cpu *c)
+{
+    for (unsigned i = 0; i < CPU_CONTEXTS; i++) {
+        struct cpu_context *x = &c->contexts[i];
+
+        for (unsigned m = 0; m < CPU_MMU_MODES; m++) {
+            flush_table(c, x, m); /* what is given back is zeroes then, and so it reads */
+            (void)madvise(&x->tables[m], sizeof(x->tables[m]),
+                          m == CPU_MMU_SHARED && x->shares ? MADV_REMOVE : MADV_DONTNEED);
+        }
+    }
+}
+
 void cpu_contexts_done(struct cpu *c)
 {
     if (c->contexts)

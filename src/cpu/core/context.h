@@ -7,6 +7,8 @@
 /** Allocate c->contexts and make the one with key 0 current; 0 or -ENOMEM. */
 must_check int cpu_contexts_init(struct cpu *c);
 void cpu_contexts_done(struct cpu *c);
+/** Forget everything, and give its memory back. The CPU stands still. */
+void cpu_contexts_trim(struct cpu *c);
 
 /** What is about to be entered in the current context's table of mode @mmu holds nowhere else: the
  * table must be its own. False: it cannot, enter nothing. */

@@ -7,6 +7,7 @@
  * a block stays good while its holder is inside run(). A dead block is only no longer found.
  *  3. Bound: the arena. When it is full everything is forgotten.
  */
+#include "base/fd.h"
 #include "cpu/engine/engine_internal.h"
 #include "cpu/engine/trace_engine.h"
 
@@ -29,6 +30,25 @@ int cache_init(struct cache *cache, size_t bytes)
     cache->arena_size = bytes;
     cache_fork(cache, false);
     return cache->slots && cache->pages && cache->arena ? 0 : -ENOMEM;
+}
+
+void cache_give_back(struct cache *cache)
+{
+    size_t count = 1u << CACHE_HASH_BITS;
+    struct cache_slot *slots = calloc(count, sizeof(*slots));
+    struct code_page **pages = calloc(count, sizeof(*pages));
+
+    (void)madvise(cache->arena, cache->arena_size, MADV_DONTNEED); /* else it is kept */
+    if (slots &&
+        pages) { /* both were cleared already: new ones have no memory until they are used */
+        free(cache->slots);
+        free(cache->pages);
+        cache->slots = ptr_take(&slots);
+        cache->slot_mask = count - 1;
+        cache->pages = ptr_take(&pages);
+    }
+    free(slots);
+    free(pages);
 }
 
 void cache_fork(struct cache *cache, bool with_blocks)

@@ -52,6 +52,19 @@ void engine_free(struct engine *e)
     free(e);
 }
 
+void engine_trim(struct engine *e)
+{
+    mutex_lock(&e->cache.lock);
+    cache_reset(e);
+    cache_give_back(&e->cache);
+    jit_trim(e);
+    mutex_unlock(&e->cache.lock);
+    for (unsigned i = 0; i < ENGINE_MAX_CPUS; i++) {
+        if (e->cpus[i])
+            cpu_contexts_trim(e->cpus[i]->c);
+    }
+}
+
 void cpu_timer_changed(struct cpu *c)
 {
     struct engine *e = c->engine;

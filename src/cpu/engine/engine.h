@@ -56,6 +56,10 @@ void engine_shared(struct engine *e);
  * freed. */
 must_check int engine_inherit(struct engine *e, struct engine *from, struct error *err);
 
+/** Forget what was translated and give back the memory that it took: code that runs is translated
+ * anew. While all vCPUs stand still; any thread. */
+void engine_trim(struct engine *e);
+
 /** A riscv64 vCPU with hart ID @index, in reset state. Free with vcpu_free(). */
 must_check int engine_new_vcpu(struct engine *e, unsigned index, struct vcpu **ret,
                                struct error *err);

@@ -139,6 +139,8 @@ void world_request(struct engine_cpu *self, struct engine_cpu *target, uint32_t 
 /* cache.c */
 must_check int cache_init(struct cache *cache, size_t bytes);
 void cache_done(struct cache *cache);
+/** After cache_reset(): give its memory back. */
+void cache_give_back(struct cache *cache) REQUIRES(cache->lock);
 /** Shall forked processes have the blocks? Not at first. */
 void cache_fork(struct cache *cache, bool with_blocks);
 /** The block at c->pc, decoded if need be. CPU_OK with *@ret, NULL if the instruction must be
@@ -189,6 +191,8 @@ enum cpu_status check_run(struct engine_cpu *ec, struct block *b);
 /* jit.c */
 must_check int jit_new(struct engine *e, struct error *err);
 void jit_free(struct engine *e);
+/** Give the memory back that it does not need now. */
+void jit_trim(struct engine *e) REQUIRES(e->cache.lock);
 /** See engine_share() and engine_inherit(). */
 must_check int jit_share(struct engine *e, struct error *err);
 bool jit_fits(const struct engine *e, const struct engine *from);

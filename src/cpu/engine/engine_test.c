@@ -972,6 +972,28 @@ TEST(a_forked_process_goes_on_with_what_was_translated)
         fork_machine(kinds[i], true);
 }
 
+static void trim(enum engine_kind kind)
+{
+    struct machine m;
+
+    machine_init(&m, kind, 1);
+    emit_sum(&m, -1);
+    EXPECT_EQ(sum(&m, 5000), 5000 * 5001 / 2);
+    EXPECT_TRUE(counter(&m, "cache_decoded_used") > 0);
+    engine_trim(m.engine);
+    EXPECT_EQ(counter(&m, "cache_decoded_used"), 0);
+    EXPECT_EQ(sum(&m, 2000), 2000 * 2001 / 2);
+    change_step(&m, -2);
+    EXPECT_EQ(sum(&m, 2000), 1000 * 1001);
+    machine_done(&m);
+}
+
+TEST(what_was_forgotten_is_translated_anew)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+        trim(kinds[i]);
+}
+
 TEST(a_forked_machine_of_another_kind_begins_anew)
 {
     fork_machine(ENGINE_JIT, false);

@@ -230,6 +230,12 @@ void jit_free(struct engine *e)
     e->jit = NULL;
 }
 
+void jit_trim(struct engine *e)
+{
+    if (e->jit)
+        codebuf_trim(&e->jit->code);
+}
+
 int jit_share(struct engine *e, struct error *err)
 {
     return e->jit ? codebuf_share(&e->jit->code, err) : 0;

@@ -13,6 +13,10 @@ void jit_free(struct engine *e)
 {
 }
 
+void jit_trim(struct engine *e)
+{
+}
+
 int jit_share(struct engine *e, struct error *err)
 {
     return 0;

@@ -165,6 +165,14 @@ void codebuf_reset(struct codebuf *b)
     b->used = 0;
 }
 
+void codebuf_trim(struct codebuf *b)
+{
+    size_t from = chunks_end(b); /* what lies behind is ours alone */
+
+    if (from < b->size)
+        (void)madvise(b->rw + from, b->size - from, MADV_REMOVE); /* else it is kept */
+}
+
 void codebuf_patch32(struct codebuf *b, const uint8_t *rx, uint32_t value)
 {
     uint32_t *word = (uint32_t *)(void *)codebuf_writable(b, rx);

@@ -42,6 +42,9 @@ const uint8_t *codebuf_commit(struct codebuf *b, size_t size);
 /** Forget everything. Nobody may run it. */
 void codebuf_reset(struct codebuf *b);
 
+/** Give the memory back that is free. */
+void codebuf_trim(struct codebuf *b);
+
 /** Where @rx is written through, if its chunk is not frozen. */
 static inline uint8_t *codebuf_writable(const struct codebuf *b, const uint8_t *rx)
 {

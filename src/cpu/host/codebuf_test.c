@@ -1,10 +1,12 @@
 /* Code memory: two aliases of the same bytes, bounds, reset. */
+#include "base/bits.h"
 #include "base/test.h"
 #include "cpu/host/codebuf.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,6 +27,32 @@ TEST(aliases_show_the_same_bytes)
     EXPECT_EQ(b.used, 16);
     codebuf_patch32(&b, x, 0x2bb8);
     EXPECT_EQ(x[1], 0x2b);
+    codebuf_done(&b);
+}
+
+static size_t resident(const uint8_t *p, size_t size)
+{
+    unsigned char pages[256];
+    size_t n = 0;
+
+    ASSERT_TRUE(size / 4096 <= sizeof(pages));
+    ASSERT_EQ(mincore((void *)(uintptr_t)p, size, pages), 0);
+    for (size_t i = 0; i < size / 4096; i++)
+        n += pages[i] & 1;
+    return n;
+}
+
+TEST(what_is_free_is_given_back)
+{
+    struct codebuf b;
+
+    ASSERT_EQ(codebuf_init(&b, 1 << 20, NULL), 0);
+    memset(codebuf_begin(&b, 1 << 20), 1, 1 << 20);
+    (void)codebuf_commit(&b, 20000);
+    codebuf_trim(&b);
+    EXPECT_EQ(resident(b.rx, b.size), align_up(20000, b.chunk) / 4096);
+    EXPECT_EQ(b.rx[19999], 1);
+    EXPECT_EQ(*codebuf_begin(&b, b.size - b.used), 1); /* of the chunk in use */
     codebuf_done(&b);
 }
 
