@@ -31,6 +31,12 @@ static void request(struct vcpu *v, unsigned requests)
         abort();
 }
 
+static void fence(struct vcpu *v, const struct vcpu_fence *f)
+{
+    if (f->size == UINT64_MAX && f->start)
+        abort(); /* everything begins at 0 */
+}
+
 static void reset(struct vcpu *v)
 {
     memset(((struct fake *)v)->regs, 0, 65 * 8);
@@ -56,6 +62,7 @@ static const struct vcpu_ops ops = {
     .name = "fuzz",
     .set_irq = set_irq,
     .request = request,
+    .fence = fence,
     .reset = reset,
     .get_reg = get_reg,
     .set_reg = set_reg,

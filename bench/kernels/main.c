@@ -1,6 +1,6 @@
-/* Runs kernels: as a program, `kernels NAME...` or `kernels NAME=SCALE...`; as process 1 of a guest
- * it reads such names from the console, one a line, and switches the machine off at the end of
- * input or at `quit`.
+/* Runs kernels: as a program, `kernels NAME...` or `kernels NAME=SCALE...`, or NAME=SCALE*N for as
+ * many processes at once that do the same; as process 1 of a guest it reads such names from the
+ * console, one a line, and switches the machine off at the end of input or at `quit`.
  *
  * Prints "BEGIN name", runs, prints "END name <checksum> <its own CPU time, s>". Each kernel runs
  * in a process of its own. */
@@ -63,11 +63,29 @@ static double cpu_seconds(void)
                1e-6;
 }
 
+/** The kernel in @copies processes at once, of which this is one. */
+static uint64_t run_copies(const struct kernel *k, unsigned scale, unsigned copies)
+{
+    uint64_t sum;
+
+    for (unsigned n = 1; n < copies; n++) {
+        if (fork() == 0) {
+            (void)k->run(scale);
+            _exit(0);
+        }
+    }
+    sum = k->run(scale);
+    while (wait(NULL) > 0)
+        ;
+    return sum;
+}
+
 static int run(const char *what)
 {
     size_t length = strcspn(what, "=");
     const struct kernel *k = find(what, length);
-    unsigned scale;
+    unsigned scale, copies = 1;
+    char *end;
     uint64_t sum;
     double start;
 
@@ -75,13 +93,18 @@ static int run(const char *what)
         printf("UNKNOWN %s\n", what);
         return 1;
     }
-    scale = what[length] ? (unsigned)strtoul(what + length + 1, NULL, 10) : k->scale;
+    scale = k->scale;
+    if (what[length]) {
+        scale = (unsigned)strtoul(what + length + 1, &end, 10);
+        if (*end == '*')
+            copies = (unsigned)strtoul(end + 1, NULL, 10);
+    }
     restart_random();
     if (k->prepare)
         k->prepare();
     printf("BEGIN %s\n", k->name);
     start = cpu_seconds();
-    sum = k->run(scale);
+    sum = run_copies(k, scale, copies);
     printf("END %s %016llx %.6f\n", k->name, (unsigned long long)sum, cpu_seconds() - start);
     return 0;
 }

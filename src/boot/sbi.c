@@ -135,16 +135,29 @@ static struct sbi_return send_ipi(struct sbi *s, const struct sbi_args *args, ui
     return sbi_error(SBI_SUCCESS);
 }
 
+/* §8.2, §8.3: what a hart is to forget. */
+static struct vcpu_fence fence_of(const struct sbi_args *args, uint64_t fid)
+{
+    bool all = args->a[3] == UINT64_MAX || (!args->a[2] && !args->a[3]);
+
+    return (struct vcpu_fence){
+        .start = all ? 0 : args->a[2],
+        .size = all ? UINT64_MAX : args->a[3],
+        .has_asid = fid == 2,
+        .asid = (uint16_t)args->a[4],
+    };
+}
+
 static struct sbi_return remote_fence(struct sbi *s, const struct sbi_args *args, uint64_t fid)
 {
     static const struct {
-        enum vcpu_request request;
         enum sbi_event sent, received;
     } fences[] = {
-        {VCPU_REQ_ICACHE,    SBI_EVENT_FENCE_I_SENT,     SBI_EVENT_FENCE_I_RECEIVED    },
-        {VCPU_REQ_TLB_FLUSH, SBI_EVENT_SFENCE_SENT,      SBI_EVENT_SFENCE_RECEIVED     },
-        {VCPU_REQ_TLB_FLUSH, SBI_EVENT_SFENCE_ASID_SENT, SBI_EVENT_SFENCE_ASID_RECEIVED},
+        {SBI_EVENT_FENCE_I_SENT,     SBI_EVENT_FENCE_I_RECEIVED    },
+        {SBI_EVENT_SFENCE_SENT,      SBI_EVENT_SFENCE_RECEIVED     },
+        {SBI_EVENT_SFENCE_ASID_SENT, SBI_EVENT_SFENCE_ASID_RECEIVED},
     };
+    struct vcpu_fence fence = fence_of(args, fid);
     uint64_t harts;
 
     if (fid >= ARRAY_SIZE(fences)) /* the rest is for the hypervisor extension */
@@ -156,7 +169,10 @@ static struct sbi_return remote_fence(struct sbi *s, const struct sbi_args *args
 
         sbi_count_event(s, args->hart, fences[fid].sent);
         sbi_count_event(s, i, fences[fid].received);
-        vcpu_request(s->config.vcpus[i], fences[fid].request);
+        if (fid == 0)
+            vcpu_request(s->config.vcpus[i], VCPU_REQ_ICACHE);
+        else
+            vcpu_fence(s->config.vcpus[i], &fence);
     }
     return sbi_error(SBI_SUCCESS);
 }

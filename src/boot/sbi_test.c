@@ -12,6 +12,7 @@ struct fake {
     uint64_t sip, sie, stimecmp, mcountinhibit, mhpmevent3, mhpmcounter3;
     uint64_t irqs;
     unsigned requests, resets;
+    struct vcpu_fence fence;
 };
 
 static struct fake fakes[4];
@@ -38,6 +39,11 @@ static void fake_set_irq(struct vcpu *v, unsigned irq, bool level)
 static void fake_request(struct vcpu *v, unsigned requests)
 {
     fake_of(v)->requests |= requests;
+}
+
+static void fake_fence(struct vcpu *v, const struct vcpu_fence *f)
+{
+    fake_of(v)->fence = *f;
 }
 
 static void fake_reset(struct vcpu *v)
@@ -96,6 +102,7 @@ static const struct vcpu_ops fake_ops = {
     .name = "fake",
     .set_irq = fake_set_irq,
     .request = fake_request,
+    .fence = fake_fence,
     .reset = fake_reset,
     .get_reg = fake_get_reg,
     .set_reg = fake_set_reg,
@@ -232,8 +239,16 @@ TEST(ipi_and_fences_reach_exactly_the_harts_named)
     EXPECT_TRUE(fakes[0].irqs == 2 && fakes[3].irqs == 2);
     EXPECT_EQ(CALL(0x52464e43, 0, 8, 0), 0);
     EXPECT_EQ(fakes[3].requests, VCPU_REQ_ICACHE);
-    EXPECT_EQ(CALL(0x52464e43, 1, 4, 0, 0x1000), 0);
-    EXPECT_EQ(fakes[2].requests, VCPU_REQ_TLB_FLUSH);
+    EXPECT_EQ(CALL(0x52464e43, 1, 4, 0, 0x1000, 0x3000), 0);
+    EXPECT_TRUE(fakes[2].fence.start == 0x1000 && fakes[2].fence.size == 0x3000);
+    EXPECT_TRUE(!fakes[2].fence.has_asid);
+    EXPECT_EQ(fakes[1].fence.size, 0);
+    fakes[0].regs[14] = 7; /* a4: the ASID */
+    EXPECT_EQ(CALL(0x52464e43, 2, 2, 0, 0, UINT64_MAX), 0);
+    EXPECT_EQ(fakes[1].fence.size, UINT64_MAX);
+    EXPECT_TRUE(fakes[1].fence.has_asid && fakes[1].fence.asid == 7);
+    EXPECT_EQ(CALL(0x52464e43, 1, 8, 0, 0, 0), 0); /* §8.2: all, too */
+    EXPECT_EQ(fakes[3].fence.size, UINT64_MAX);
     EXPECT_EQ(fakes[1].requests, 0);
     EXPECT_EQ(CALL(0x52464e43, 3, 1, 0), SBI_NOT_SUPPORTED); /* hypervisor fences */
 }

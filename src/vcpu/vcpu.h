@@ -42,6 +42,14 @@ enum vcpu_request {
     VCPU_REQ_ICACHE = 1 << 1,    /* see new code, as fence.i */
 };
 
+/** Address translations to forget: of @size bytes from @start, UINT64_MAX for all, in the address
+ * space @asid or, if not @has_asid, in all. As SFENCE.VMA. */
+struct vcpu_fence {
+    uint64_t start, size;
+    bool has_asid;
+    uint16_t asid;
+};
+
 /** Registers, as a debugger and a saved state know them. */
 struct vcpu_reg {
     const char *name;    /* "a0" */
@@ -79,6 +87,7 @@ struct vcpu_ops {
     void (*kick)(struct vcpu *v);
     void (*set_irq)(struct vcpu *v, unsigned irq, bool level);
     void (*request)(struct vcpu *v, unsigned requests);
+    void (*fence)(struct vcpu *v, const struct vcpu_fence *f);
     void (*reset)(struct vcpu *v);
     int (*get_reg)(struct vcpu *v, unsigned id, uint64_t *ret);
     int (*set_reg)(struct vcpu *v, unsigned id, uint64_t value);
@@ -123,6 +132,12 @@ static inline void vcpu_set_irq(struct vcpu *v, unsigned irq, bool level)
 static inline void vcpu_request(struct vcpu *v, unsigned requests)
 {
     v->ops->request(v, requests);
+}
+
+/** The same for VCPU_REQ_TLB_FLUSH of less than everything. Emulated vCPUs only. */
+static inline void vcpu_fence(struct vcpu *v, const struct vcpu_fence *f)
+{
+    v->ops->fence(v, f);
 }
 
 /** Architectural reset. RISC-V: M-mode at the reset vector given at creation; with the built-in

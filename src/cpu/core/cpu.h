@@ -212,7 +212,8 @@ static inline void cpu_count(uint64_t *counter)
 
 /** Engine-internal request bits, beside enum vcpu_request. */
 enum {
-    CPU_REQ_WRITES = 1 << 9 /* forget write tags */
+    CPU_REQ_WRITES = 1 << 9, /* forget write tags */
+    CPU_REQ_FENCES = 1 << 10 /* do the fences that wait */
 };
 
 /* --- Guest's side
@@ -286,6 +287,9 @@ struct cpu_ops {
     /** First difference between two states after the same block, as text; false if equal. For
      * engine=check. */
     bool (*diff)(const struct cpu *a, const struct cpu *b, char *buf, size_t size);
+
+    /** Forget translations; another's SFENCE.VMA. */
+    void (*fence)(struct cpu *c, const struct vcpu_fence *f);
 
     void (*reset)(struct cpu *c);
     int (*get_reg)(struct cpu *c, unsigned id, uint64_t *ret);
@@ -460,6 +464,10 @@ void cpu_timer_changed(struct cpu *c);
 /** Ask for ops->take_interrupt() at the next block boundary; wakes the CPU's thread from WFI. Any
  * thread. */
 void cpu_set_attention(struct cpu *c);
+
+/** Sleep until attention is wanted or CLOCK_MONOTONIC reads @deadline_ns. False: it is wanted. The
+ * CPU's own thread. */
+bool cpu_doze(struct cpu *c, int64_t deadline_ns);
 
 /** Engine=check: the value of a non-repeatable input (time, seed): recorded in the reference run,
  * repeated in the second. */

@@ -608,3 +608,14 @@ void cpu_set_attention(struct cpu *c)
     if (__atomic_load_n(&c->sleeping, __ATOMIC_SEQ_CST))
         futex_wake(&c->attention);
 }
+
+bool cpu_doze(struct cpu *c, int64_t deadline_ns)
+{
+    /* seq-cst: pairs with cpu_set_attention() */
+    __atomic_store_n(&c->sleeping, 1, __ATOMIC_SEQ_CST);
+    bool idle = !__atomic_load_n(&c->attention, __ATOMIC_SEQ_CST);
+    if (idle)
+        futex_wait(&c->attention, 0, deadline_ns);
+    __atomic_store_n(&c->sleeping, 0, __ATOMIC_SEQ_CST);
+    return idle && !__atomic_load_n(&c->attention, __ATOMIC_ACQUIRE);
+}

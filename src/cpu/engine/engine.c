@@ -126,6 +126,11 @@ static void request(struct vcpu *v, unsigned requests)
     world_request(NULL, engine_cpu_of(v), requests, true);
 }
 
+static void fence(struct vcpu *v, const struct vcpu_fence *f)
+{
+    world_fence(engine_cpu_of(v), f);
+}
+
 static void reset(struct vcpu *v)
 {
     struct cpu *c = engine_cpu_of(v)->c;
@@ -221,13 +226,13 @@ static void vcpu_destroy(struct vcpu *v)
     free(ec);
 }
 
-#define VCPU_OPS(kind_name)                                                                   \
-    {                                                                                         \
-        .name = (kind_name), .run = engine_run, .kick = kick, .set_irq = set_irq,             \
-        .request = request, .reset = reset, .get_reg = get_reg, .set_reg = set_reg,           \
-        .registers = registers, .translate = translate, .set_debug = set_debug,               \
-        .instructions = instructions, .counters = stats_counters, .save = save, .load = load, \
-        .free = vcpu_destroy,                                                                 \
+#define VCPU_OPS(kind_name)                                                               \
+    {                                                                                     \
+        .name = (kind_name), .run = engine_run, .kick = kick, .set_irq = set_irq,         \
+        .request = request, .fence = fence, .reset = reset, .get_reg = get_reg,           \
+        .set_reg = set_reg, .registers = registers, .translate = translate,               \
+        .set_debug = set_debug, .instructions = instructions, .counters = stats_counters, \
+        .save = save, .load = load, .free = vcpu_destroy,                                 \
     }
 
 static const struct vcpu_ops vcpu_ops[] = {

@@ -13,6 +13,7 @@
 #include "cpu/engine/engine.h"
 
 #define ENGINE_MAX_CPUS 16
+#define ENGINE_FENCES   8
 #define BLOCK_MAX_INSNS 64
 #define CACHE_HASH_BITS 16
 
@@ -87,9 +88,11 @@ enum engine_tier { TIER_ENGINE, TIER_INTERPRETER, TIER_CODE, TIER_TRANSLATOR, TI
 struct engine_cpu {
     struct vcpu vcpu; /* first */
     struct engine *engine;
-    struct cpu *c;       /* the guest's state, ours */
-    bool running;        /* [world.lock] inside run(): may execute guest code */
-    uint32_t kicked;     /* [atomic] */
+    struct cpu *c;                           /* the guest's state, ours */
+    bool running;                            /* [world.lock] inside run(): may execute guest code */
+    struct vcpu_fence fences[ENGINE_FENCES]; /* [world.lock] that wait to be done, */
+    unsigned fence_count;                    /* [world.lock] so many */
+    uint32_t kicked;                         /* [atomic] */
     uint32_t raised;     /* [atomic] an interrupt input was raised, be it once more */
     unsigned idle_turns; /* WFIs in a row that had nothing to wait for */
     struct loop_timer timer;
@@ -135,6 +138,9 @@ void world_exclusive_end(struct engine_cpu *ec);
 /** Put requests to a vCPU (see vcpu_request()); @self, if not NULL, is the calling vCPU, inside. */
 void world_request(struct engine_cpu *self, struct engine_cpu *target, uint32_t requests,
                    bool wait);
+
+/** Have @target forget what @f says, likewise. From outside. */
+void world_fence(struct engine_cpu *target, const struct vcpu_fence *f);
 
 /* cache.c */
 must_check int cache_init(struct cache *cache, size_t bytes);

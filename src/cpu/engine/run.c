@@ -36,18 +36,6 @@ enum cpu_status engine_step(struct cpu *c)
     return c->ops->interp(c, &insn, 1);
 }
 
-/* Sleep until attention is wanted or CLOCK_MONOTONIC reads @deadline_ns. False: it is wanted. */
-static bool doze(struct cpu *c, int64_t deadline_ns)
-{
-    /* seq-cst: pairs with cpu_set_attention() */
-    __atomic_store_n(&c->sleeping, 1, __ATOMIC_SEQ_CST);
-    bool idle = !__atomic_load_n(&c->attention, __ATOMIC_SEQ_CST);
-    if (idle)
-        futex_wait(&c->attention, 0, deadline_ns);
-    __atomic_store_n(&c->sleeping, 0, __ATOMIC_SEQ_CST);
-    return idle && !__atomic_load_n(&c->attention, __ATOMIC_ACQUIRE);
-}
-
 /* Sleep for IDLE_NAP_NS at most, through other vCPUs' requests, until an interrupt input is raised
  * (again) or we are kicked. OpenSBI 1.1 asks a waiting hart to start before it says where, and
  * sends its interrupt last: a hart that looks in between starts at the wrong place. */
@@ -57,7 +45,7 @@ static void nap(struct engine_cpu *ec)
     int64_t end = host_now_ns() + IDLE_NAP_NS;
 
     __atomic_store_n(&ec->raised, 0, __ATOMIC_RELAXED);
-    while (host_now_ns() < end && !doze(c, end)) {
+    while (host_now_ns() < end && !cpu_doze(c, end)) {
         (void)__atomic_exchange_n(&c->attention, 0, __ATOMIC_SEQ_CST);
         world_attend(ec);
         if (__atomic_load_n(&ec->kicked, __ATOMIC_ACQUIRE) ||
@@ -66,17 +54,20 @@ static void nap(struct engine_cpu *ec)
     }
 }
 
-/* WFI may end at any time, so when attention is wanted the loop goes on. */
+/* WFI may end at any time, so when attention is wanted the loop goes on. Who sleeps is out of the
+ * world: others need not wait for it. */
 static void wait_for_interrupt(struct engine_cpu *ec)
 {
     struct cpu *c = ec->c;
-    bool slept = false;
+    bool slept = false, wanted = false;
 
     engine_tier(ec, TIER_IDLE);
-    for (; !c->ops->wakes(c); slept = true) {
-        if (!doze(c, c->ops->next_timer_ns(c)))
-            return;
-    }
+    world_leave(ec);
+    for (; !wanted && !c->ops->wakes(c); slept = true)
+        wanted = !cpu_doze(c, c->ops->next_timer_ns(c));
+    world_enter(ec);
+    if (wanted)
+        return;
     /* An interrupt that is pending and never taken: the guest polls memory around its WFI, as
      * firmware's waiting harts do. They must not keep the others from the host's CPUs. */
     if (slept)

@@ -11,6 +11,9 @@ static void honour(struct engine *e, struct engine_cpu *ec) REQUIRES(e->world.lo
     struct cpu *c = ec->c;
     uint32_t requests = __atomic_exchange_n(&c->requests, 0, __ATOMIC_ACQ_REL);
 
+    for (unsigned n = 0; n < ec->fence_count; n++)
+        c->ops->fence(c, &ec->fences[n]);
+    ec->fence_count = 0;
     if (!requests)
         return;
     if (requests & VCPU_REQ_TLB_FLUSH)
@@ -98,15 +101,32 @@ void world_request(struct engine_cpu *self, struct engine_cpu *target, uint32_t 
     struct engine *e = target->engine;
 
     __atomic_fetch_or(&target->c->requests, requests, __ATOMIC_ACQ_REL);
-    cpu_set_attention(target->c);
-    if (!wait || target == self)
+    if (!wait || target == self) {
+        cpu_set_attention(target->c);
         return;
+    }
     if (self)
         world_leave(self);
     mutex_lock(&e->world.lock);
+    if (target->running) /* else it honours them when it enters */
+        cpu_set_attention(target->c);
     while (target->running && (__atomic_load_n(&target->c->requests, __ATOMIC_ACQUIRE) & requests))
         cond_wait(&e->world.changed, &e->world.lock);
     mutex_unlock(&e->world.lock);
     if (self)
         world_enter(self);
+}
+
+void world_fence(struct engine_cpu *target, const struct vcpu_fence *f)
+{
+    struct engine *e = target->engine;
+    uint32_t request = CPU_REQ_FENCES;
+
+    mutex_lock(&e->world.lock);
+    if (target->fence_count < ENGINE_FENCES)
+        target->fences[target->fence_count++] = *f;
+    else
+        request = VCPU_REQ_TLB_FLUSH;
+    mutex_unlock(&e->world.lock);
+    world_request(NULL, target, request, true);
 }

@@ -138,7 +138,8 @@ struct rv_hart {
      * constrained loops allow). */
     uint64_t reservation; /* the address, plus 1 if it is of 8 bytes; RV_NO_RESERVATION = none */
     uint64_t reservation_value;
-    uint32_t spins; /* PAUSEs executed: every so often one yields the host CPU */
+    uint32_t spins;        /* PAUSEs executed: every so often one gives the host CPU away, */
+    uint64_t gave_instret; /* and did at this count of instructions */
 
     uint64_t mstatus, medeleg, mideleg, mie,
         mip /* software-writable bits; inputs are cpu.irqs and timers */;
@@ -222,6 +223,7 @@ enum cpu_status rv_sfence_vma(struct rv_hart *h, bool has_va, uint64_t va, bool 
 enum cpu_status rv_sfence_order(struct rv_hart *h);
 /** ECALL: exception, or CPU_EXIT with VCPU_EXIT_SBI (pc already behind it). */
 enum cpu_status rv_ecall(struct rv_hart *h);
+void rv_fence(struct cpu *c, const struct vcpu_fence *f);
 void rv_reset(struct cpu *c);
 
 /* mmu.c, pmp.c */

@@ -151,15 +151,22 @@ static inline void relax(void)
 }
 
 /** A spinning hart may be waiting for one that has no host CPU just now: give ours away from time
- * to time. */
+ * to time, and if that was to no avail, sleep a little: a CPU given away to as many others
+ * that spin is soon back. */
 static __attribute__((noinline)) void spin(struct rv_hart *h)
 {
-    enum { SPINS_BEFORE_YIELD = 64 };
+    enum { SPINS_BEFORE = 64, INSNS_BETWEEN = 32 * SPINS_BEFORE, SLEEP_NS = 100000 };
 
-    if (++h->spins % SPINS_BEFORE_YIELD)
+    if (++h->spins % SPINS_BEFORE) {
         relax();
-    else
+        return;
+    }
+    bool again = h->cpu.instret - h->gave_instret <= INSNS_BETWEEN;
+    h->gave_instret = h->cpu.instret;
+    if (!again)
         (void)sched_yield(); /* cannot fail */
+    else
+        (void)cpu_doze(&h->cpu, host_now_ns() + SLEEP_NS); /* whatever ends it */
 }
 
 /** Waiting on the reservation set may end at any time: at once. */

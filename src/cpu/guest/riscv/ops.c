@@ -20,6 +20,7 @@ const struct cpu_ops rv_cpu_ops = {
     .next_timer_ns = rv_next_timer_ns,
     .disassemble = rv_disassemble,
     .diff = rv_diff,
+    .fence = rv_fence,
     .reset = rv_reset,
     .get_reg = rv_get_reg,
     .set_reg = rv_set_reg,

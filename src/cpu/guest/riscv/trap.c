@@ -242,6 +242,25 @@ enum cpu_status rv_sfence_vma(struct rv_hart *h, bool has_va, uint64_t va, bool 
     return CPU_RETRANSLATE;
 }
 
+void rv_fence(struct cpu *c, const struct vcpu_fence *f)
+{
+    enum { MANY_PAGES = 64 };
+    bool all = f->size > MANY_PAGES << MEM_PAGE_BITS;
+    uint64_t before = f->start & MASK(MEM_PAGE_BITS), page = f->start - before;
+    uint64_t pages = (before + f->size + MASK(MEM_PAGE_BITS)) >> MEM_PAGE_BITS;
+
+    if (all && f->has_asid)
+        cpu_flush_contexts(c, key_has_asid, f->asid);
+    else if (all)
+        cpu_flush_all(c);
+    for (uint64_t n = 0; !all && n < pages; n++, page += MEM_PAGE_SIZE) {
+        if (f->has_asid)
+            cpu_flush_page_in(c, page, key_has_asid, f->asid);
+        else
+            cpu_flush_page(c, page);
+    }
+}
+
 enum cpu_status rv_sfence_order(struct rv_hart *h)
 {
     if (h->priv == RV_U)

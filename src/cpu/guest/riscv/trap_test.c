@@ -225,6 +225,35 @@ TEST(fences)
     EXPECT_EQ(rv_sfence_vma(h, false, 0, false, 0), CPU_EXCEPTION);
 }
 
+TEST(fences_for_another_hart)
+{
+    struct vcpu_fence f = {.start = 0x5ffc, .size = 8, .has_asid = true, .asid = 3};
+
+    start(RV_U); /* in whatever mode that one is */
+    h->satp = 8ULL << 60 | 3ULL << 44;
+    rv_update_mode(h);
+    unsigned flushes = e->flushes;
+    rv_fence(&h->cpu, &f);
+    EXPECT_EQ(e->page_in_flushes, 2);
+    EXPECT_EQ(e->flushed_va, 0x6000);
+    EXPECT_TRUE(e->flushed_current);
+    f.asid = 4;
+    f.size = UINT64_MAX;
+    rv_fence(&h->cpu, &f);
+    EXPECT_EQ(e->context_flushes, 1);
+    EXPECT_TRUE(!e->flushed_current);
+    f = (struct vcpu_fence){.start = UINT64_MAX - 10, .size = 0x2000}; /* beyond the end */
+    rv_fence(&h->cpu, &f);
+    EXPECT_EQ(e->page_flushes, 3);
+    EXPECT_EQ(e->flushes, flushes);
+    f.size = 65 << 12;
+    rv_fence(&h->cpu, &f);
+    EXPECT_EQ(e->flushes, flushes + 1);
+    f.size = 0;
+    rv_fence(&h->cpu, &f);
+    EXPECT_EQ(e->flushes, flushes + 1);
+}
+
 TEST(environment_calls)
 {
     start(RV_U);
