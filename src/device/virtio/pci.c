@@ -354,9 +354,10 @@ static void transport_save(struct virtio_transport *t, struct state_out *out)
     mutex_unlock(&p->irq_lock);
 }
 
-/** The pin itself is the PCI function's state. */
+/** The pin itself is the PCI function's state. The caller holds the device's lock, which is known
+ * here by another name. */
 static int transport_load(struct virtio_transport *t, const struct state_section *s,
-                          struct error *err)
+                          struct error *err) NO_THREAD_SAFETY
 {
     struct virtio_pci *p = (struct virtio_pci *)t;
 

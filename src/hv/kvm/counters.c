@@ -37,8 +37,8 @@ static const struct {
 
 /** The kernel's struct with its name, of at most MAX_NAME bytes. */
 struct descriptor {
-    struct kvm_stats_desc desc;
     char name[MAX_NAME + 1];
+    struct kvm_stats_desc desc; /* last: its own name would follow */
 };
 
 static int read_at(const struct kvm_vcpu *v, int fd, void *buf, size_t size, uint64_t offset)
