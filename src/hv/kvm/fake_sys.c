@@ -121,6 +121,8 @@ static int vm_ioctl(struct fake_kernel *f, unsigned long request, uintptr_t valu
 
     switch (request) {
     case KVM_CHECK_EXTENSION:
+        if (value == KVM_CAP_MULTI_ADDRESS_SPACE)
+            return f->address_spaces;
         return value == KVM_CAP_SREGS2 ? f->has_sregs2 : value != KVM_CAP_XSAVE2;
     case KVM_SET_IDENTITY_MAP_ADDR:
     case KVM_SET_TSS_ADDR:

@@ -53,6 +53,7 @@ struct fake_kernel {
     uint8_t stats[256]; /* what a vCPU's statistics read as */
     bool no_stats;
     bool has_sregs2;
+    int address_spaces;
     bool no_offsets; /* to the host's time stamp counter */
     /** What KVM_RUN does: 0 or -errno. NULL: waits for immediate_exit. */
     int (*run)(struct fake_kernel *f, struct fake_vcpu *v);

@@ -1,7 +1,8 @@
 /* One machine under KVM: creation, memory, interrupt lines and messages, saved chips.
  *
  * Invariants:
- *  1. Every region of mem with host memory is one slot of the kernel's, from the first vCPU on;
+ *  1. Every region of mem with host memory is one slot of the kernel's in each of its address
+ *     spaces, from the first vCPU on;
  *     ROM is read-only there, and writes to it leave the kernel as MMIO does.
  *  2. The in-kernel chips exist before the first vCPU (api.rst §4.24).
  *
@@ -91,26 +92,38 @@ void kvm_free(struct kvm *k)
     free(k);
 }
 
+static int map_region(struct kvm *k, const struct mem_region *r, uint32_t space, struct error *err)
+{
+    struct kvm_userspace_memory_region slot = {
+        .slot = space << 16 | k->slots,
+        .flags = r->writable ? 0 : KVM_MEM_READONLY,
+        .guest_phys_addr = r->base.v,
+        .memory_size = r->size,
+        .userspace_addr = (uintptr_t)r->host,
+    };
+    int rc = kvm_vm_ioctl(k, KVM_SET_USER_MEMORY_REGION, (uintptr_t)&slot);
+
+    return rc < 0 ? error_set(err, -rc, "KVM does not take the machine's memory '%s': %s", r->name,
+                              strerror(-rc))
+                  : 0;
+}
+
+/** Into every address space that there is: what the processor sees, and what it sees in system
+ * management mode (api.rst §4.35), which here is the same. */
 static int map_memory(struct kvm *k, struct error *err)
 {
+    uint32_t spaces = MAX((uint32_t)kvm_cap(k, KVM_CAP_MULTI_ADDRESS_SPACE), 1u);
     const struct mem_region *r;
     size_t i = 0;
 
     while ((r = mem_next(k->config.mem, &i))) {
         if (!r->host)
             continue;
-        struct kvm_userspace_memory_region slot = {
-            .slot = k->slots,
-            .flags = r->writable ? 0 : KVM_MEM_READONLY,
-            .guest_phys_addr = r->base.v,
-            .memory_size = r->size,
-            .userspace_addr = (uintptr_t)r->host,
-        };
-        int rc = kvm_vm_ioctl(k, KVM_SET_USER_MEMORY_REGION, (uintptr_t)&slot);
-
-        if (rc < 0)
-            return error_set(err, -rc, "KVM does not take the machine's memory '%s': %s", r->name,
-                             strerror(-rc));
+        for (uint32_t space = 0; space < spaces; space++) {
+            int rc = map_region(k, r, space, err);
+            if (rc)
+                return rc;
+        }
         k->slots++;
     }
     k->mapped = true;

@@ -122,6 +122,15 @@ TEST(memory_becomes_slots_and_rom_is_read_only)
     EXPECT_EQ(fake.slots[1].flags, KVM_MEM_READONLY);
     EXPECT_EQ(fake.slots[1].slot, 1);
     end(v, NULL);
+    fake_kernel_init(&fake); /* a kernel with system management mode */
+    fake.address_spaces = 2;
+    ASSERT_EQ(make(KVM_CPU_HOST, 1, NULL), 0);
+    v = vcpu(0);
+    ASSERT_EQ(fake.slot_count, 4);
+    EXPECT_EQ(fake.slots[1].slot, 0x10000);
+    EXPECT_EQ(fake.slots[1].memory_size, 1 << 20);
+    EXPECT_EQ(fake.slots[3].slot, 0x10001);
+    end(v, NULL);
 }
 
 TEST(a_machine_half_made_leaves_nothing)
