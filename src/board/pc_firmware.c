@@ -140,16 +140,16 @@ int pc_add_firmware(struct pc_board *b, struct error *err)
     static const uint8_t sercon[] = {PC_UART & 0xff, PC_UART >> 8};
     struct fw_cfg *f = b->fw_cfg;
 
-    if (!b->config.firmware)
-        return 0;
-    set_cmos_memory(b);
-    int rc = map_file(b, err);
-    if (!rc)
-        rc = fw_cfg_add_number(f, FW_CFG_RAM_SIZE, pc_board_low_ram(b), 8, err);
+    /* the numbers also without firmware, for programs that are loaded in its place */
+    int rc = fw_cfg_add_number(f, FW_CFG_RAM_SIZE, pc_board_low_ram(b), 8, err);
     if (!rc)
         rc = fw_cfg_add_number(f, FW_CFG_CPUS, b->config.cpus, 2, err);
     if (!rc)
         rc = fw_cfg_add_number(f, FW_CFG_MAX_CPUS, b->config.cpus, 2, err);
+    if (rc || !b->config.firmware)
+        return rc;
+    set_cmos_memory(b);
+    rc = map_file(b, err);
     if (!rc)
         rc = fw_cfg_add_number(f, FW_CFG_BOOT_MENU, 0, 2, err);
     if (!rc) /* there is no screen: SeaBIOS, and what it starts, writes to the UART */
