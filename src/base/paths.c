@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 char *paths_format(struct error *err, const char *fmt, ...)
 {
@@ -202,4 +203,17 @@ int paths_write_safe(const char *path, const void *data, size_t size, struct err
     cleanup(freep) char *dir =
         slash ? paths_format(err, "%.*s", (int)MAX(slash - path, (ptrdiff_t)1), path) : strdup(".");
     return dir ? paths_sync_dir(dir, err) : -ENOMEM;
+}
+
+int paths_check_room(const char *path, uint64_t bytes, struct error *err)
+{
+    struct statvfs fs;
+    uint64_t room;
+
+    if (statvfs(path, &fs) || !checked_mul((uint64_t)fs.f_bavail, (uint64_t)fs.f_frsize, &room) ||
+        bytes <= room)
+        return 0; /* what cannot be asked is found out by writing */
+    return error_set(err, ENOSPC,
+                     "No space left on device: %llu MiB are needed in '%s', which has %llu",
+                     (unsigned long long)(bytes >> 20), path, (unsigned long long)(room >> 20));
 }

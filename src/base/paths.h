@@ -45,4 +45,7 @@ must_check int paths_write_safe(const char *path, const void *data, size_t size,
 /** Have the names in folder @path survive a power cut. */
 int paths_sync_dir(const char *path, struct error *err);
 
+/** Has the file system of @path room for @bytes more? -ENOSPC with a sentence. */
+must_check int paths_check_room(const char *path, uint64_t bytes, struct error *err);
+
 #endif

@@ -121,31 +121,6 @@ static int introduce(const struct import *m, const struct instance_config *c, st
     return seed ? instance_renew_seed(seed, seed, m->in->name, err) : -ENOMEM;
 }
 
-/** @text with the lines of all keys whose values differ in @c as @c has them; the caller frees it.
- */
-static char *rewrite(const char *text, const struct instance_config *c, struct error *err)
-{
-    struct instance_config was;
-    char *now = strdup(text);
-
-    if (config_parse(BUNDLE_CONFIG, text, strlen(text), &was, err)) {
-        free(now);
-        return NULL;
-    }
-    for (const struct config_key *k = config_keys; now && k->name; k++) {
-        cleanup(freep) char *before = config_get(&was, k);
-        cleanup(freep) char *after = config_get(c, k);
-
-        if (before && after && !strcmp(before, after))
-            continue;
-        char *next = config_replace(now, c, k, err);
-        free(now);
-        now = next;
-    }
-    config_done(&was);
-    return now;
-}
-
 int import_config(struct import *m, struct instance_config *config, const char *text,
                   struct error *err)
 {
@@ -162,7 +137,7 @@ int import_config(struct import *m, struct instance_config *config, const char *
     if (is_new)
         rc = introduce(m, config, err);
     cleanup(freep) char *now = rc     ? NULL
-                               : text ? rewrite(text, config, err)
+                               : text ? config_rewrite(text, config, true, err)
                                       : config_format(config, err);
     if (rc)
         return rc;

@@ -6,6 +6,7 @@
 #include "bundle/pack.h"
 
 #include "base/fd.h"
+#include "base/paths.h"
 #include "bundle/sum.h"
 
 #include <archive.h>
@@ -15,8 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define READ_BYTES (256u << 10)
-#define HOLE_BYTES 4096u
+#define READ_BYTES     (256u << 10)
+#define HOLE_BYTES     4096u
+#define SKIP_BYTES_MAX (16ULL << 30)
 
 struct unpack {
     struct archive *archive;
@@ -182,8 +184,11 @@ int unpack_file(struct unpack *u, const char *path, struct error *err)
     uint64_t offset = 0;
     size_t n = 0;
     int rc = fd < 0   ? error_set(err, errno, "cannot make '%s': %s", path, strerror(errno))
-             : buffer ? 0
+             : buffer ? paths_check_room(path, u->left_bytes, err)
                       : error_set(err, ENOMEM, "out of memory");
+
+    if (rc == -ENOSPC)
+        error_prefix(err, "member '%s'", u->sums.v[u->sums.n - 1].name);
 
     do {
         if (!rc)
@@ -206,6 +211,9 @@ int unpack_skip(struct unpack *u, struct error *err)
     size_t n = 0;
     int rc = buffer ? 0 : error_set(err, ENOMEM, "out of memory");
 
+    if (u->left_bytes > SKIP_BYTES_MAX)
+        rc = error_set(err, EINVAL, "member '%s' is too long for something of no use here",
+                       u->sums.v[u->sums.n - 1].name);
     do {
         if (!rc)
             rc = take(u, buffer, READ_BYTES, &n, err);

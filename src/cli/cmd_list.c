@@ -23,7 +23,8 @@ static bool is_off(const json_t *s)
 {
     const char *state = text_of(s, "state");
 
-    return !strcmp(state, "off") || !strcmp(state, "crashed") || !strcmp(state, "saved");
+    return !strcmp(state, "off") || !strcmp(state, "panicked") || !strcmp(state, "crashed") ||
+           !strcmp(state, "saved");
 }
 
 /** The guest's address, "-" while nobody knows it, and the ports that lead to it: "10.0.2.15
@@ -133,7 +134,7 @@ const struct cmd cmd_list = {
     .summary = "list instances",
     .description =
         "List the instances: name, image, architecture, engine, state (off, starting, running, paused, stopping, "
-        "restarting, saved, crashed, unresponsive), processors, time that the host's processors spent on it, memory "
+        "restarting, no-space, saved, panicked, crashed, unresponsive), processors, time that the host's processors spent on it, memory "
         "it has (MEMORY) and its share of the host's (USED: pages that several machines have in common, as live copies do, "
         "count in part for each; all machines' together are what they use), the guest's first address, as its network "
         "lease or its agent tells it ('-': neither does yet), and forwarded ports.",

@@ -4,6 +4,7 @@
 #include "base/paths.h"
 #include "cli/remote.h"
 #include "cli/verbs.h"
+#include "image/image.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,9 +15,16 @@ struct set_values {
     bool json;
 };
 
-/** Do the assignments @args on @text; *@ret_restart: a key that a running machine does not see. */
-static int assign(const char *path, char **text, struct opt_args *args, const char **ret_restart,
-                  bool *ret_live, struct error *err)
+/** What was set. */
+struct assigned {
+    const char *later; /* a key that a running machine does not see; NULL = none */
+    bool live;         /* one that it does */
+    uint64_t memory;   /* bytes; 0 = not that */
+};
+
+/** Do the assignments @args on @text. */
+static int assign(const char *path, char **text, struct opt_args *args, struct assigned *ret,
+                  struct error *err)
 {
     struct instance_config c;
     int r = config_parse(path, *text, strlen(*text), &c, err);
@@ -33,13 +41,49 @@ static int assign(const char *path, char **text, struct opt_args *args, const ch
         }
         free(*text);
         *text = fresh;
-        *ret_live |= k->live;
-        if (!k->live)
-            *ret_restart = k->name;
+        ret->live |= k->live;
+        if (!strcmp(k->name, "memory"))
+            ret->memory = c.memory; /* a running guest can do with less */
+        else if (!k->live)
+            ret->later = k->name;
     }
     if (!r)
         r = config_check(&c, err);
+    if (!r && ret->memory)
+        r = image_check_memory(c.image, c.memory, err);
     config_done(&c);
+    return r;
+}
+
+/** A state that was saved fits the configuration that the machine had. */
+static int check_unsaved(const struct instance *in, const char *key, struct error *err)
+{
+    struct tree *t;
+    struct error ignored = {0};
+
+    if (instance_is_running(in) || instance_tree(in, &t, &ignored))
+        return 0; /* who needs the tree says what is wrong with it */
+    bool saved = *t->current.state;
+    tree_free(t);
+    return saved ? error_set(
+                       err, EBUSY,
+                       "'%s' has a saved state, which needs '%s' as it is: start it and stop it "
+                       "without saving first",
+                       in->name, key)
+                 : 0;
+}
+
+/** Tell its monitor; with @memory, what the guest is to do with. */
+static int reload(const struct instance *in, uint64_t memory, struct error *err)
+{
+    json_t *now = NULL;
+    int r = remote_call(in->name, "reload", NULL, REMOTE_TIMEOUT_MS, &now, err);
+
+    if (!r && memory &&
+        (uint64_t)json_integer_value(json_object_get(now, "memory_bytes")) != memory)
+        (void)fprintf(stderr, "posada set: '%s' runs: memory is used from its next start on\n",
+                      in->name);
+    json_decref(now);
     return r;
 }
 
@@ -47,21 +91,22 @@ static int set_keys(struct instance *in, struct opt_args *args, struct error *er
 {
     cleanup(freep) char *path = instance_path(in, err, "instance.yaml");
     cleanup(freep) char *text = NULL;
-    const char *restart = NULL;
-    bool live = false;
+    struct assigned set = {0};
     size_t size;
     int r = path ? paths_read(path, CONFIG_FILE_MAX, &text, &size, err) : -ENOMEM;
 
     if (!r)
-        r = assign(path, &text, args, &restart, &live, err);
+        r = assign(path, &text, args, &set, err);
+    if (!r && (set.later || set.memory))
+        r = check_unsaved(in, set.later ? set.later : "memory", err);
     if (!r)
         r = instance_write_config(in, text, err);
     if (r || !instance_is_running(in))
         return r;
-    if (restart)
+    if (set.later)
         (void)fprintf(stderr, "posada set: '%s' runs: %s is used from its next start on\n",
-                      in->name, restart);
-    return live ? remote_call(in->name, "reload", NULL, REMOTE_TIMEOUT_MS, NULL, err) : 0;
+                      in->name, set.later);
+    return set.live || set.memory ? reload(in, set.memory, err) : 0;
 }
 
 static int run_set(const struct cmd *cmd, void *values, struct opt_args *args)
@@ -182,7 +227,8 @@ const struct cmd cmd_set = {
     .description =
         "Change keys of an instance's configuration: all of them, or none when one is wrong. For lists, "
         "KEY+=VALUE adds and KEY-=VALUE removes. A running machine sees description, restart and autostart "
-        "at once, the others from its next start on.",
+        "at once; its guest is asked to do with less memory than it was started with at once, too (by the balloon device, at "
+        "its own pace); the others are used from its next start on. With a saved state, only those that act at once can be set.",
     .opts = set_opts,
     .values_size = sizeof(struct set_values),
     .sections = set_sections,

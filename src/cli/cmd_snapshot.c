@@ -1,5 +1,6 @@
 /* posada snapshot create, restore, delete, rename. Listing them: cmd_snapshot_list.c. */
 #include "base/fd.h"
+#include "base/paths.h"
 #include "cli/point.h"
 #include "cli/remote.h"
 #include "cli/verbs.h"
@@ -8,6 +9,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+
+#define RESTORE_BYTES (4u << 20)
 
 struct snapshot_values {
     struct cmd_common common;
@@ -73,33 +76,61 @@ static int has_snapshot(const struct point *at, struct error *err)
     return rc;
 }
 
-static int keep_present(const struct point *at, struct progress *p, struct error *err)
+static int keep_present(const struct point *at, char name[TREE_NAME_BYTES], struct progress *p,
+                        struct error *err)
 {
-    char name[TREE_NAME_BYTES];
     char description[TREE_NAME_BYTES + 32];
     int rc = point_new_name(at->name, name, err);
 
     (void)snprintf(description, sizeof(description), "before going back to %s", at->snapshot);
     if (!rc)
         rc = point_take(at->name, name, description, false, p, err);
-    if (!rc)
-        (void)printf("%s/%s\n", at->name, name);
     return rc;
+}
+
+/** A machine that runs is not stopped for what cannot be done: is there room for new tops, a tree
+ * and a configuration? */
+static int check_room(const struct point *at, struct error *err)
+{
+    struct instance *in = NULL;
+    int rc = instance_open(at->name, 0, &in, err);
+
+    if (!rc && instance_is_running(in))
+        rc = paths_check_room(in->dir, RESTORE_BYTES, err);
+    instance_close(in);
+    return rc;
+}
+
+/** Nothing has come of it, and the instance is still what it was: so it was not needed. */
+static void unkeep(struct instance *in, const char *name, struct progress *p)
+{
+    struct error unheard = {0};
+
+    if (!snapshots_delete(in, name, &unheard) && point_clean(in, p, &unheard)) {
+        /* the next command goes on with it */
+    }
 }
 
 static int restore(const struct point *at, bool keep, struct progress *p, struct error *err)
 {
     struct instance *in = NULL;
+    char kept[TREE_NAME_BYTES] = "";
     bool ran = false;
     int rc = has_snapshot(at, err);
 
+    if (!rc)
+        rc = check_room(at, err);
     if (!rc && keep)
-        rc = keep_present(at, p, err);
+        rc = keep_present(at, kept, p, err);
     if (!rc)
         rc = stop_and_hold(at->name, &in, &ran, err);
     if (rc)
         return rc;
     rc = snapshots_restore(in, at->snapshot, err);
+    if (rc && *kept && !ran)
+        unkeep(in, kept, p);
+    else if (*kept)
+        (void)printf("%s/%s\n", at->name, kept);
     fd_close(fd_take(&in->run_fd));
     if (ran && !rc)
         rc = remote_start(in, err); /* which merges what is left to merge */

@@ -233,6 +233,8 @@ static int new_config(const struct image *image, const struct guest_values *v,
         r = set(ret, "append", "append", image->append, err);
     if (!r)
         r = guest_apply(v, ret, true, err);
+    if (!r)
+        r = image_check_memory(image->name, ret->memory, err);
     if (r)
         config_done(ret);
     return r;

@@ -159,6 +159,9 @@ static json_t *status_of_files(const char *name)
         (void)json_object_set_new(s, "state", json_string("crashed"));
     else if (!running && last)
         (void)json_object_update_missing(s, last); /* out of memory: it says less */
+    const char *reason = json_string_value(json_object_get(s, "reason"));
+    if (!running && reason && !strcmp(reason, "panic"))
+        (void)json_object_set_new(s, "state", json_string("panicked"));
     json_decref(last);
     struct tree *t;
     if (!running && !instance_tree(in, &t, NULL)) {

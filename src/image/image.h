@@ -48,6 +48,10 @@ bool image_spec_is_valid(const char *text);
  * the default). */
 void image_spec_name(const struct image_spec *spec, char ret[IMAGE_NAME_MAX]);
 
+/** Can a guest of image @name, as image_spec_name() prints it, start with so much memory? -EINVAL
+ * with the least; what is not known can. */
+must_check int image_check_memory(const char *name, uint64_t bytes, struct error *err);
+
 /** A finished image; all strings live in one object freed by image_free(). */
 struct image {
     struct image_spec spec; /* what it was built from; mirror is the one really used */

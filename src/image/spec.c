@@ -8,12 +8,15 @@
 #include <stdio.h>
 #include <string.h>
 
+/** With less memory than least_mib the kernel has no room for its initrd, unpacked, or the guest
+ * not for what it starts: it would panic, or be slow without end. */
 static const struct {
     const char *word;
     enum image_kind kind;
+    unsigned least_mib;
 } kinds[] = {
-    {"tiny",   IMAGE_TINY  },
-    {"debian", IMAGE_DEBIAN},
+    {"tiny",   IMAGE_TINY,   128},
+    {"debian", IMAGE_DEBIAN, 256},
 };
 
 /** Lower-case letters, digits, '.', '+', '-', beginning with a letter or a digit. */
@@ -148,4 +151,17 @@ void image_spec_name(const struct image_spec *spec, char ret[IMAGE_NAME_MAX])
 
     (void)snprintf(ret, IMAGE_NAME_MAX, "%s%s%s%s%s", kind, has_suite ? ":" : "",
                    has_suite ? spec->suite : "", has_arch ? "/" : "", has_arch ? spec->arch : "");
+}
+
+int image_check_memory(const char *name, uint64_t bytes, struct error *err)
+{
+    size_t n = strcspn(name, ":/");
+
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        if (strlen(kinds[i].word) == n && !strncmp(kinds[i].word, name, n) &&
+            bytes >> 20 < kinds[i].least_mib)
+            return error_set(err, EINVAL, "memory: a guest of image '%s' needs at least %uM", name,
+                             kinds[i].least_mib);
+    }
+    return 0;
 }

@@ -214,6 +214,7 @@ static int take(struct monitor *m, struct vm *vm, struct taking *t, json_t *args
     struct snapshots_take o = {
         .vm = vm,
         .config = monitor_vm_config(m),
+        .started_with = monitor_config(m),
         .progress = report,
         .arg = t,
     };

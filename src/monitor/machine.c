@@ -205,6 +205,12 @@ static int compose_append(struct machine *m, const char *append, bool volume_arg
     if (!has_console(append))
         (void)fprintf(f, "console=%s%s", v->console_uart ? "ttyS0" : "hvc0", *append ? " " : "");
     (void)fprintf(f, "%s", append);
+    /* A kernel that panics says so by a warm reset, and does not spin for ever where nobody looks.
+     */
+    v->warm_is_panic = volume_args && v->machine == VM_RISCV64 && !v->firmware && !v->flash &&
+                       !strstr(append, "panic=");
+    if (v->warm_is_panic)
+        (void)fprintf(f, " panic=-1 reboot=panic_warm");
     for (size_t i = 0; volume_args && i < v->share_count; i++) {
         cleanup(freep) char *mount =
             image_mount_argument(v->shares[i].tag, v->shares[i].guest_path, v->shares[i].readonly);
@@ -346,7 +352,9 @@ int machine_init(struct machine *m, const char *name, const struct instance_conf
                    .no_balloon = !c->balloon}
     };
     choose(v, c);
-    int r = set_memory(v, c->memory, err);
+    int r = image_check_memory(c->image, c->memory, err);
+    if (!r)
+        r = set_memory(v, c->memory, err);
     if (!r)
         r = set_identity(m, c, err);
     if (!r)

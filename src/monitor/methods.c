@@ -66,6 +66,7 @@ static void serve_resume(struct api_call *call, json_t *args, void *arg)
     if (!vm)
         return;
     bool was = vm_get_state(vm) == VM_PAUSED;
+    monitor_has_space(arg);
     if (was)
         vm_resume(vm);
     monitor_release(arg);
@@ -116,11 +117,12 @@ static void serve_save(struct api_call *call, json_t *args, void *arg)
 static void serve_reload(struct api_call *call, json_t *args, void *arg)
 {
     struct error err = {0};
+    uint64_t memory = 0;
 
-    if (monitor_reload(arg, &err))
+    if (monitor_reload(arg, &memory, &err))
         api_fail(call, &err);
     else
-        api_reply(call, NULL);
+        api_reply(call, json_pack("{s:I}", "memory_bytes", (json_int_t)memory));
 }
 
 static void serve_console(struct api_call *call, json_t *args, void *arg)

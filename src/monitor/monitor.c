@@ -48,7 +48,9 @@ struct monitor {
     struct cond changed;
     struct vm *vm;           /* [lock] */
     unsigned holders;        /* [lock] of vm */
+    uint64_t memory;         /* [lock] that the guest is to do with; at most config.memory */
     bool stopping;           /* [lock] */
+    char no_space[256];      /* [lock] why it is paused; "" = as somebody wished */
     bool ended;              /* [lock] nothing runs any more */
     unsigned restarts;       /* [lock] */
     bool shares_memory;      /* [lock] with processes forked from it, or that it was forked from */
@@ -128,39 +130,13 @@ const char *monitor_state(struct monitor *m)
                                          [VM_STOPPED] = "stopping"};
 
     mutex_lock(&m->lock);
+    enum vm_state state = m->vm ? vm_get_state(m->vm) : VM_STOPPED;
     const char *name = !m->vm        ? (m->stopping ? "stopping" : "restarting")
                        : m->stopping ? "stopping"
-                                     : states[vm_get_state(m->vm)];
+                       : state == VM_PAUSED && *m->no_space ? "no-space"
+                                                            : states[state];
     mutex_unlock(&m->lock);
     return name;
-}
-
-/** Its share of the pages that it has in common with processes it was forked from or has forked,
- * and all of its own: all machines' together are what they use. 0: not known. */
-static uint64_t shared_bytes(void)
-{
-    FILE *f = fopen("/proc/self/smaps_rollup", "re");
-    unsigned long kib = 0;
-    char line[128];
-
-    while (f && fgets(line, sizeof(line), f) && sscanf(line, "Pss_Anon: %lu", &kib) != 1) {
-        /* the next */
-    }
-    if (f)
-        (void)fclose(f);
-    return (uint64_t)kib << 10;
-}
-
-/** The anonymous memory that it has, at once. */
-static uint64_t private_bytes(void)
-{
-    unsigned long size, resident, shared;
-    FILE *f = fopen("/proc/self/statm", "re");
-    int n = f ? fscanf(f, "%lu %lu %lu", &size, &resident, &shared) : 0;
-
-    if (f)
-        (void)fclose(f);
-    return n == 3 ? (uint64_t)(resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
 /** The memory of the host's that it uses. Counting shared pages takes milliseconds, so it is done
@@ -173,10 +149,10 @@ static uint64_t used_bytes(struct monitor *m)
     bool shares = m->shares_memory;
     mutex_unlock(&m->lock);
     if (shares && now_ns >= m->used_until_ns) {
-        m->used_bytes = shared_bytes();
+        m->used_bytes = usage_shared_bytes();
         m->used_until_ns = now_ns + USED_NS;
     }
-    return shares && m->used_bytes ? m->used_bytes : private_bytes();
+    return shares && m->used_bytes ? m->used_bytes : usage_private_bytes();
 }
 
 void monitor_shares_memory(struct monitor *m)
@@ -192,17 +168,24 @@ json_t *monitor_info(struct monitor *m)
     struct timespec cpu;
 
     (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+    const char *state = monitor_state(m);
     mutex_lock(&m->lock);
     unsigned restarts = m->restarts;
+    uint64_t memory = m->memory;
+    json_t *error = strcmp(state, "no-space") ? NULL : json_string(m->no_space);
     mutex_unlock(&m->lock);
-    return json_pack("{s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:f, s:I, s:i, s:b, s:o}", "name",
-                     m->instance->name, "state", monitor_state(m), "pid", (int)getpid(), "engine",
-                     c->engine, "cpus", (json_int_t)c->cpus, "memory_bytes", (json_int_t)c->memory,
-                     "resident_bytes", (json_int_t)used_bytes(m), "started",
-                     (json_int_t)m->started_s, "cpu_seconds",
-                     (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9, "guest_errors",
-                     (json_int_t)guest_error_count(), "restarts", (int)restarts, "foreground",
-                     (int)(m->options.terminal_fd >= 0), "addresses", guest_addresses(m->guest));
+    json_t *s =
+        json_pack("{s:s, s:s, s:i, s:s, s:I, s:I, s:I, s:I, s:f, s:I, s:i, s:b, s:o}", "name",
+                  m->instance->name, "state", state, "pid", (int)getpid(), "engine", c->engine,
+                  "cpus", (json_int_t)c->cpus, "memory_bytes", (json_int_t)memory, "resident_bytes",
+                  (json_int_t)used_bytes(m), "started", (json_int_t)m->started_s, "cpu_seconds",
+                  (double)cpu.tv_sec + (double)cpu.tv_nsec / 1e9, "guest_errors",
+                  (json_int_t)guest_error_count(), "restarts", (int)restarts, "foreground",
+                  (int)(m->options.terminal_fd >= 0), "addresses", guest_addresses(m->guest));
+    if (s && error)
+        (void)json_object_set(s, "error", error); /* out of memory: it says less */
+    json_decref(error);
+    return s;
 }
 
 /** Replace last.json; it informs, and nothing depends on it. */
@@ -217,9 +200,47 @@ static void write_last(const struct monitor *m, json_t *last)
     json_decref(last);
 }
 
+/** The machine has just been paused. */
+static void disk_full(void *arg, size_t index, int code)
+{
+    struct monitor *m = arg;
+    char text[sizeof(m->no_space)];
+
+    (void)snprintf(
+        text, sizeof(text),
+        "the host has no room for what the guest writes to disk %zu (%s): make room, then "
+        "'posada resume %s'",
+        index, strerror(code), m->instance->name);
+    mutex_lock(&m->lock);
+    memcpy(m->no_space, text, sizeof(text));
+    mutex_unlock(&m->lock);
+    log_error("'%s' is paused: %s", m->instance->name, text);
+    monitor_event(m, "no-space", json_pack("{s:s}", "error", text));
+}
+
+void monitor_has_space(struct monitor *m)
+{
+    mutex_lock(&m->lock);
+    *m->no_space = '\0';
+    mutex_unlock(&m->lock);
+}
+
 static size_t type_into(void *arg, const void *data, size_t size)
 {
     return vm_console_input(arg, data, size);
+}
+
+/** The guest is to do with less memory than it has, if that was set since its start. */
+static void apply_memory(struct monitor *m, struct vm *vm)
+{
+    mutex_lock(&m->lock);
+    uint64_t bytes = m->memory;
+    mutex_unlock(&m->lock);
+    if (!vm_set_memory(vm, bytes)) {
+        mutex_lock(&m->lock);
+        m->memory = m->config.memory; /* no balloon: it keeps all until its next start */
+        mutex_unlock(&m->lock);
+    }
 }
 
 /** Make the machine from the configuration. */
@@ -234,6 +255,8 @@ static int build(struct monitor *m, struct error *err)
         return r;
     struct vm_config *c = &m->machine.config;
     c->console_out = hub_console_fd(m->hub);
+    c->disk_full = disk_full;
+    c->disk_full_arg = m;
     c->vsock_cid = 3;
     c->vsock_dir = m->vsock_dir;
     bool saved = false;
@@ -280,6 +303,7 @@ int monitor_rebuild(struct monitor *m, struct error *err)
     unbuild(m);
     mutex_lock(&m->lock);
     m->restarts++;
+    *m->no_space = '\0';
     mutex_unlock(&m->lock);
     return build(m, err);
 }
@@ -330,6 +354,7 @@ int monitor_new(struct instance *in, const struct monitor_options *options, stru
     cond_init(&m->changed);
     int r = options->config ? config_copy(options->config, &m->config, err)
                             : instance_config(in, &m->config, err);
+    m->memory = m->config.memory;
     if (!r) {
         write_last(m, json_pack("{s:s, s:i, s:I}", "state", "running", "pid", (int)getpid(),
                                 "started", (json_int_t)m->started_s));
@@ -355,6 +380,8 @@ int monitor_start(struct monitor *m, struct error *err)
     if (!r) {
         monitor_event(m, "started", NULL);
         keeper_clean(m->keeper);
+        if (m->memory < m->config.memory)
+            apply_memory(m, m->vm);
         guest_start(m->guest, m->goes_on);
         idle_start(m->idle);
     }
@@ -456,6 +483,24 @@ static void set_stopping(struct monitor *m, bool stopping)
     mutex_unlock(&m->lock);
 }
 
+/** What is used from its next start on cannot be, if that goes on from here. */
+static int check_unchanged(const struct monitor *m, const struct instance *in, struct error *err)
+{
+    struct instance_config now;
+    int r = instance_config(in, &now, err);
+
+    if (r)
+        return r;
+    const struct config_key *k = config_difference(&m->config, &now);
+    config_done(&now);
+    return k ? error_set(
+                   err, EBUSY,
+                   "'%s' of '%s' has been set and is used from its next start on, which cannot go "
+                   "on from a state that it had before: stop it without saving, or set it back",
+                   k->name, in->name)
+             : 0;
+}
+
 int monitor_save(struct monitor *m, struct api_call *call, struct error *err)
 {
     struct vm *vm = monitor_hold(m);
@@ -465,6 +510,8 @@ int monitor_save(struct monitor *m, struct api_call *call, struct error *err)
     keeper_enter(m->keeper);
     if (!r)
         r = instance_open(m->instance->name, INSTANCE_CHANGE, &in, err);
+    if (!r)
+        r = check_unchanged(m, in, err);
     if (!r) {
         bool was_paused = vm_get_state(vm) == VM_PAUSED;
         vm_pause(vm);
@@ -484,7 +531,7 @@ int monitor_save(struct monitor *m, struct api_call *call, struct error *err)
     return r;
 }
 
-int monitor_reload(struct monitor *m, struct error *err)
+int monitor_reload(struct monitor *m, uint64_t *ret_memory, struct error *err)
 {
     struct instance_config fresh;
     int r = instance_config(m->instance, &fresh, err);
@@ -495,8 +542,17 @@ int monitor_reload(struct monitor *m, struct error *err)
     char *old = m->config.restart;
     m->config.restart = fresh.restart;
     fresh.restart = old;
+    m->memory = MIN(fresh.memory, m->config.memory);
     mutex_unlock(&m->lock);
     config_done(&fresh);
+    struct vm *vm = monitor_hold(m);
+    if (vm) {
+        apply_memory(m, vm);
+        monitor_release(m);
+    }
+    mutex_lock(&m->lock);
+    *ret_memory = m->memory;
+    mutex_unlock(&m->lock);
     return 0;
 }
 

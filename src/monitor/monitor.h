@@ -49,8 +49,9 @@ must_check int monitor_stop(struct monitor *m, int64_t timeout_ms, bool force,
  * the loop. */
 must_check int monitor_save(struct monitor *m, struct api_call *call, struct error *err);
 
-/** Take what may change while it runs from instance.yaml. */
-must_check int monitor_reload(struct monitor *m, struct error *err);
+/** Take what may change while it runs from instance.yaml: the restart policy, and less memory.
+ * *@ret_memory is what the guest is to do with now. */
+must_check int monitor_reload(struct monitor *m, uint64_t *ret_memory, struct error *err);
 
 /** The restart policy now. */
 enum restart_policy monitor_policy(struct monitor *m, unsigned *ret_max);
@@ -77,7 +78,8 @@ void monitor_event(struct monitor *m, const char *name, json_t *body);
 /** What "info" answers; the caller's. On the loop. */
 json_t *monitor_info(struct monitor *m);
 
-/** "running", "paused", "stopping", "restarting", "starting". */
+/** "running", "paused", "no-space" (paused by itself: a disk of the host's is full), "stopping",
+ * "restarting", "starting". */
 const char *monitor_state(struct monitor *m);
 
 #endif

@@ -32,6 +32,17 @@ void keeper_serve_break(struct api_call *call, json_t *args, void *arg);
 void clone_serve(struct api_call *call, json_t *args, void *arg);
 
 struct keeper *monitor_keeper(struct monitor *m);
+/* usage.c */
+
+/** The process's anonymous memory: its share of the pages that it has in common with processes it
+ * was forked from or has forked, and all of its own; 0: not known. Takes milliseconds. */
+uint64_t usage_shared_bytes(void);
+/** The same with all pages counted whole; at once. */
+uint64_t usage_private_bytes(void);
+
+/** What it was paused for by itself is to be tried again. */
+void monitor_has_space(struct monitor *m);
+
 /** From now on its memory is in part another machine's, too. */
 void monitor_shares_memory(struct monitor *m);
 struct guest *monitor_guest(struct monitor *m);

@@ -14,6 +14,7 @@
 
 struct disk;
 struct instance;
+struct instance_config;
 struct vm;
 struct vm_config;
 
@@ -22,7 +23,10 @@ struct snapshots_take {
     const char *description; /* NULL = none */
     struct vm *vm;           /* the instance's machine, running or paused; NULL: it does not run */
     const struct vm_config *config; /* its configuration; with @vm */
-    bool disk_only;                 /* without the machine's state */
+    /** The instance's, which it was started with: what has been set since is not what its state
+     * fits. With @vm; NULL: as it is now. */
+    const struct instance_config *started_with;
+    bool disk_only; /* without the machine's state */
     /** Called around the moment while the machine runs, for file systems to be brought to rest;
      * NULL. */
     void (*quiet)(void *arg, bool on);

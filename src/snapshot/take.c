@@ -178,6 +178,12 @@ static int plan(struct take *t, struct error *err)
         memcpy(t->state, t->tree->current.state, sizeof(t->state));
     if (!rc)
         rc = check_disks(t, err);
+    if (!rc && *t->state && t->o->started_with) {
+        char *fit = config_rewrite(config, t->o->started_with, false, err);
+        free(config);
+        config = fit;
+        rc = fit ? 0 : -ENOMEM;
+    }
     if (!rc)
         rc = tree_take(t->tree, t->o->name, config, t->state, &s, err);
     if (rc)

@@ -136,6 +136,15 @@ char *config_format(const struct instance_config *c, struct error *err);
 char *config_replace(const char *text, const struct instance_config *c,
                      const struct config_key *key, struct error *err);
 
+/** @text with all keys that differ as @c has them, those that are live only with @live; the rest as
+ * it was; the caller frees it. */
+char *config_rewrite(const char *text, const struct instance_config *c, bool live,
+                     struct error *err);
+
+/** The first key that is not live and not the same in both; NULL: none. */
+const struct config_key *config_difference(const struct instance_config *a,
+                                           const struct instance_config *b);
+
 /** Read file @path. -ENOENT, -EINVAL. */
 must_check int config_load(const char *path, struct instance_config *ret, struct error *err);
 

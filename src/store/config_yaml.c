@@ -359,3 +359,43 @@ char *config_replace(const char *text, const struct instance_config *c, const st
     /* keys that share a line cannot be replaced one by one: then all is written anew */
     return says(replaced, c) ? ptr_take(&replaced) : config_format(c, err);
 }
+
+static bool is_same(const struct instance_config *a, const struct instance_config *b,
+                    const struct config_key *k)
+{
+    cleanup(freep) char *x = config_get(a, k);
+    cleanup(freep) char *y = config_get(b, k);
+
+    return x && y && !strcmp(x, y);
+}
+
+const struct config_key *config_difference(const struct instance_config *a,
+                                           const struct instance_config *b)
+{
+    for (const struct config_key *k = config_keys; k->name; k++) {
+        if (!k->live && !is_same(a, b, k))
+            return k;
+    }
+    return NULL;
+}
+
+char *config_rewrite(const char *text, const struct instance_config *c, bool live,
+                     struct error *err)
+{
+    struct instance_config was;
+    char *now = strdup(text);
+
+    if (!now || config_parse("instance.yaml", text, strlen(text), &was, err)) {
+        free(now);
+        return NULL;
+    }
+    for (const struct config_key *k = config_keys; now && k->name; k++) {
+        if ((k->live && !live) || is_same(&was, c, k))
+            continue;
+        char *next = config_replace(now, c, k, err);
+        free(now);
+        now = next;
+    }
+    config_done(&was);
+    return now;
+}

@@ -98,9 +98,11 @@ struct vm_config {
     size_t port_count;
     int console_in; /* guest console input, -1 = none; borrowed */
     int console_out;
-    bool console_uart; /* the console is the UART (firmware speaks there) and not virtio-console
-                          (hvc0) */
-    bool no_reboot;    /* a guest that resets its machine stops it: VM_STOP_PANIC */
+    bool console_uart;  /* the console is the UART (firmware speaks there) and not virtio-console
+                           (hvc0) */
+    bool no_reboot;     /* a guest that resets its machine stops it: VM_STOP_PANIC */
+    bool warm_is_panic; /* riscv64: so does one that asks the SBI for a warm reset, as a Linux that
+                           was told reboot=panic_warm does when it panics and never else */
     bool no_balloon;
     bool no_rng;
     uint32_t vsock_cid;    /* 0 = no vsock device */
@@ -114,7 +116,11 @@ struct vm_config {
     uint64_t cache_bytes;   /* translation cache bound, 0 = default */
     bool perf_map, gdb_jit; /* name generated code for perf, for gdb */
     const char *dump_elf;   /* write generated code to this ELF file in the end; NULL = no */
-    bool no_boot;           /* load nothing: a saved state comes before the start */
+    /** The host has no room for what the guest writes to disk @index: the machine has been paused,
+     * and vm_resume() tries again. Any thread. NULL: the guest gets an error. */
+    void (*disk_full)(void *arg, size_t index, int code);
+    void *disk_full_arg;
+    bool no_boot;         /* load nothing: a saved state comes before the start */
     struct vm *adopt;     /* in a child of vm_fork(): its RAM, and what was translated, become this
                              machine's; with no_boot; NULL = none */
     const char *dump_dtb; /* write the device tree blob there and stop; NULL = no */

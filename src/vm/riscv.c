@@ -14,12 +14,20 @@
 
 static void guest_sbi_reset(void *arg, enum sbi_reset kind, bool failure)
 {
+    struct vm *vm = arg;
+
     switch (kind) {
     case SBI_RESET_SHUTDOWN:
         vm_guest_poweroff(arg, failure);
         break;
-    case SBI_RESET_COLD:
     case SBI_RESET_WARM:
+        if (vm->config.warm_is_panic) {
+            vm_stop_with(vm, VM_STOP_PANIC, 1, NULL);
+            break;
+        }
+        vm_guest_reset(arg);
+        break;
+    case SBI_RESET_COLD:
         vm_guest_reset(arg);
         break;
     }

@@ -5,6 +5,7 @@
  * vm_free() goes backwards and copes with every half of it.
  *
  * Threads: see docs/locking.md. */
+#include "device/virtio/balloon.h"
 #include "device/virtio/console.h"
 #include "vm/vm_internal.h"
 
@@ -341,13 +342,16 @@ void vm_pause(struct vm *vm)
 void vm_resume(struct vm *vm)
 {
     mutex_lock(&vm->lock);
-    if (vm->state == VM_PAUSED) {
+    bool was_paused = vm->state == VM_PAUSED;
+    if (was_paused) {
         vm->pause_wanted = false;
         vm->state = VM_RUNNING;
         vm_update_clock_locked(vm);
         vm_attend_locked(vm);
     }
     mutex_unlock(&vm->lock);
+    if (was_paused)
+        vm_retry_disks(vm); /* which may pause it again */
 }
 
 enum vm_state vm_get_state(struct vm *vm)
@@ -356,6 +360,15 @@ enum vm_state vm_get_state(struct vm *vm)
     enum vm_state state = vm->state;
     mutex_unlock(&vm->lock);
     return state;
+}
+
+bool vm_set_memory(struct vm *vm, uint64_t bytes)
+{
+    uint64_t all = vm->config.memory_bytes;
+
+    if (vm->balloon_device)
+        virtio_balloon_set_target(vm->balloon_device, bytes < all ? all - bytes : 0);
+    return vm->balloon_device;
 }
 
 bool vm_guest_address(struct vm *vm, char ret[16])

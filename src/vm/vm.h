@@ -98,6 +98,10 @@ const char *vm_kvm_remedy(int rc);
 
 enum vm_state vm_get_state(struct vm *vm);
 
+/** Ask the guest to do with @bytes of its memory (at most what it has: then with all of it), by the
+ * balloon, at its own pace. False: the machine has none. Any thread. */
+bool vm_set_memory(struct vm *vm, uint64_t bytes);
+
 /** The guest's IPv4 address as its network card's backend has seen it. False: it has not. Any
  * thread. */
 bool vm_guest_address(struct vm *vm, char ret[16]);

@@ -118,6 +118,22 @@ static int add_net(struct vm *vm, struct error *err)
     return rc;
 }
 
+static void disk_full(void *arg, int code)
+{
+    const struct vm_disk *d = arg;
+
+    vm_pause(d->vm);
+    d->vm->config.disk_full(d->vm->config.disk_full_arg, d->index, code);
+}
+
+void vm_retry_disks(struct vm *vm)
+{
+    for (size_t i = 0; i < vm->config.disk_count; i++) {
+        if (vm->disks[i].virtio)
+            virtio_blk_retry(vm->disks[i].virtio);
+    }
+}
+
 static int open_disk(const struct vm_disk_config *d, struct disk **ret, struct error *err)
 {
     struct disk_options options = {
@@ -161,6 +177,8 @@ static int add_virtio_disk(struct vm *vm, size_t index, struct disk *disk, const
     struct virtio_blk_config config = {
         .queues = MIN(vm->config.cpus, (unsigned)VIRTIO_BLK_MAX_QUEUES),
         .serial = serial,
+        .on_full = vm->config.disk_full ? disk_full : NULL,
+        .arg = &vm->disks[index],
     };
 
     return virtio_blk_new(vm->mem, &config, disk, ret, err);
@@ -174,6 +192,7 @@ static int add_disk(struct vm *vm, size_t index, struct error *err)
     char serial[32];
     int rc = open_disk(d, &disk, err);
 
+    vm->disks[index] = (struct vm_disk){.vm = vm, .index = index};
     (void)snprintf(serial, sizeof(serial), "disk%u", (unsigned)index);
     if (!rc)
         rc = d->bus == VM_BUS_AHCI ? add_sata_disk(vm, index, disk, serial, err)
@@ -255,7 +274,11 @@ static int add_balloon(struct vm *vm, struct error *err)
     if (vm->config.no_balloon)
         return 0;
     int rc = virtio_balloon_new(vm->mem, vm->io, &dev, err);
-    return rc ? rc : plug(vm, dev, err);
+    if (!rc)
+        rc = plug(vm, dev, err);
+    if (!rc)
+        vm->balloon_device = dev;
+    return rc;
 }
 
 static int add_shares(struct vm *vm, struct error *err)

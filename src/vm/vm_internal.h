@@ -88,13 +88,16 @@ struct vm {
     size_t transport_count;
     /** A disk's device: virtio's (transports'), or a port of the controller. */
     struct vm_disk {
-        struct virtio_device *virtio;
+        struct vm *vm; /* its way back */
+        size_t index;
+        struct virtio_device *virtio; /* NULL = a port */
         unsigned port;
         unsigned slot;                    /* its PCI function's */
     } disks[VM_MAX_DISKS];                /* [init] */
     struct ahci *ahci;                    /* [init] NULL = none */
     struct virtio_device *console_device; /* [init] NULL = none; transports' */
     struct virtio_device *ports_device;   /* [init] likewise */
+    struct virtio_device *balloon_device; /* [init] likewise */
     struct net_backend *net;              /* [init] the card's; NULL = none */
     bool abandon; /* [atomic] relaxed: a stop was asked for while output drains */
 
@@ -123,6 +126,9 @@ void vm_guest_reset(void *arg);
 void vm_guest_poweroff(void *arg, unsigned code);
 
 /* vm_devices.c */
+
+/** Have the disks carry out again what the host had no room for. */
+void vm_retry_disks(struct vm *vm);
 
 must_check int vm_add_devices(struct vm *vm, struct error *err);
 void vm_remove_devices(struct vm *vm);

@@ -66,6 +66,79 @@ def test_a_guest_goes_on_from_its_saved_state():
     ok("delete", "life")
 
 
+def wait_for_state(name, *states):
+    end = time.monotonic() + SECONDS
+    while (i := info(name))["state"] not in states:
+        assert time.monotonic() < end, i
+        time.sleep(0.1)
+    return i
+
+
+def test_a_panic_is_shown_and_restarted_from():
+    need_image()
+    posada("delete", "--force", "panic")
+    ok("launch", "tiny", "panic", "-m", "128M", "--restart", "on-failure:1")
+    ok("exec", "--wait", f"{SECONDS}s", "panic", "--", "true")
+    posada("exec", "panic", "--", "sh", "-c", "echo c >/proc/sysrq-trigger", timeout=60)
+    end = time.monotonic() + SECONDS
+    while info("panic").get("restarts") != 1:
+        assert time.monotonic() < end, info("panic")
+        time.sleep(0.1)
+    ok("exec", "--wait", f"{SECONDS}s", "panic", "--", "true")
+    posada("exec", "panic", "--", "sh", "-c", "echo c >/proc/sysrq-trigger", timeout=60)
+    i = wait_for_state("panic", "panicked")
+    assert i["reason"] == "panic" and "Kernel panic - not syncing" in ok("logs", "panic"), i
+    assert "panicked" in ok("list")
+    ok("start", "panic")
+    ok("exec", "--wait", f"{SECONDS}s", "panic", "--", "true")
+    posada("exec", "panic", "--", "reboot", "-f", timeout=60)   # is none
+    wait_for_log("panic", "reboot: Restarting system")
+    ok("exec", "--wait", f"{SECONDS}s", "panic", "--", "true")
+    assert info("panic")["restarts"] == 0
+    ok("delete", "--force", "panic")
+
+
+def test_what_is_set_while_it_runs():
+    need_image()
+    r = posada("launch", "tiny", "set", "-m", "64M")
+    assert r.status == 2 and "a guest of image 'tiny' needs at least 128M" in r.err, r
+    posada("delete", "--force", "set")
+    ok("launch", "tiny", "set", "-m", "256M")
+    free = lambda: int(re.search(r"MemFree: *(\d+)", ok("exec", "--wait", f"{SECONDS}s", "set", "--", "cat", "/proc/meminfo"))[1]) >> 10
+    before = free()
+    r = posada("set", "set", "memory=160M")
+    assert r.status == 0 and r.err == "" and info("set")["memory_bytes"] == 160 << 20, (r, info("set"))
+    end = time.monotonic() + SECONDS
+    while free() > before - 70:
+        assert time.monotonic() < end, (before, free())
+        time.sleep(0.5)
+    ok("set", "set", "memory=256M")
+    while free() < before - 30:
+        assert time.monotonic() < end, (before, free())
+        time.sleep(0.5)
+    r = posada("set", "set", "memory=512M")
+    assert r.status == 0 and "memory is used from its next start on" in r.err, r
+    r = posada("set", "set", "cpus=2")
+    assert r.status == 0 and "cpus is used from its next start on" in r.err, r
+    r = posada("stop", "--save", "set")
+    assert r.status == 125 and "has been set and is used from its next start on" in r.err, r
+    ok("exec", "set", "--", "touch", "/tmp/mark")
+    ok("snapshot", "create", "set/was")             # with the processors and memory that it has
+    ok("stop", "set")
+    ok("start", "set")
+    assert ok("exec", "--wait", f"{SECONDS}s", "set", "--", "nproc") == "2\n"
+    ok("snapshot", "restore", "set/was")
+    assert ok("exec", "--wait", f"{SECONDS}s", "set", "--", "sh", "-c", "ls /tmp/mark; nproc") == "/tmp/mark\n1\n"
+    assert ok("get", "set", "cpus", "memory") == "1\n256M\n"
+    ok("stop", "--save", "set")
+    r = posada("set", "set", "memory=512M")
+    assert r.status == 125 and "has a saved state, which needs 'memory' as it is" in r.err, r
+    ok("set", "set", "description=kept")
+    ok("start", "set")
+    ok("exec", "set", "--wait", "60s", "--", "ls", "/tmp/mark")
+    ok("delete", "--force", "set")
+
+
 def test_many_at_once():
     need_image()
     names = [f"many{i}" for i in range(MANY)]

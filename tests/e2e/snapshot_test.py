@@ -330,6 +330,41 @@ def test_no_space():
         subprocess.run(["umount", "-l", work + "/data"])
 
 
+def test_a_guest_waits_while_the_host_is_full():
+    work = WORK + "/full-store"
+    os.makedirs(work + "/data", exist_ok=True)
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120M", "posada-test", work + "/data"],
+                                      capture_output=True).returncode:
+        skip("a small file system cannot be mounted here")
+    try:
+        small = Store(POSADA, work, images=os.path.realpath(store.env["XDG_DATA_HOME"] + "/posada/images"))
+        small.ok("launch", "tiny", "pent", "--memory", "128M", "--disk-size", "64M")
+        s = small.shell("pent")
+        s.run("dd if=/dev/urandom of=/tmp/noise bs=1M count=20 2>/dev/null; md5sum </tmp/noise >/tmp/want; dmesg -n 1")
+        with open(work + "/data/filler", "wb") as f:
+            free = os.statvfs(work + "/data")
+            f.write(b"x" * (free.f_bavail * free.f_bsize - (5 << 20)))
+        s.send("dd if=/tmp/noise of=/dev/vda bs=64k oflag=direct; sync; echo written-$?\r")
+        small.wait_for(lambda: small.json("info", "pent")["state"] == "no-space", "it is paused")
+        i = small.json("info", "pent")
+        assert "make room, then 'posada resume pent'" in i["error"], i
+        assert "no-space" in small.ok("list")
+        small.ok("resume", "pent")                      # there is none yet
+        small.wait_for(lambda: small.json("info", "pent")["state"] == "no-space", "it is paused again")
+        small.refused("snapshot", "create", "pent/x", says="No space left")
+        assert small.tree("pent")["snapshots"] == []
+        os.unlink(work + "/data/filler")
+        small.ok("resume", "pent")
+        s.expect(r"written-0", 120)
+        s.run("echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/vda bs=1M count=20 2>/dev/null | md5sum | cmp - /tmp/want")
+        s.run("! dmesg | grep -i 'i/o error'")
+        assert small.json("info", "pent")["state"] == "running" and "error" not in small.json("info", "pent")
+        s.close()
+        small.ok("delete", "--force", "pent")
+    finally:
+        subprocess.run(["umount", "-l", work + "/data"])
+
+
 if __name__ == "__main__":
     try:
         main(globals(), sys.argv[3:])

@@ -6,6 +6,8 @@
  *     until none is.
  *  2. A queue holds at most its size of requests, which bounds what is in flight.
  *  3. Headers are copied out once.
+ *  4. A request for which the host has no room waits in `stalled`, and is `busy` all the while; a
+ *     reset forgets it.
  *
  * Threads: the queues' loops, and the workers. Any number of requests may be at the disk at once,
  * which locks itself.
@@ -130,6 +132,45 @@ void blk_finish(struct blk_request *r, uint8_t status)
     mutex_unlock(&dev->lock);
 }
 
+void blk_stall(struct blk_request *r, int code)
+{
+    struct virtio_blk *b = r->b;
+    struct virtio_device *dev = &b->dev;
+
+    mutex_lock(&dev->lock);
+    bool tell = b->on_full && !b->is_full && !dev->resetting;
+    if (b->on_full && !dev->resetting) {
+        r->next = b->stalled;
+        b->stalled = r;
+        b->stalled_count++;
+        b->is_full = true;
+        cond_broadcast(&b->idle);
+    } else {
+        finish(dev, r, BLK_IOERR);
+    }
+    mutex_unlock(&dev->lock);
+    if (tell)
+        b->on_full(b->on_full_arg, code);
+}
+
+void virtio_blk_retry(struct virtio_device *dev)
+{
+    struct virtio_blk *b = blk_of(dev);
+
+    mutex_lock(&dev->lock);
+    struct blk_request *r = b->stalled;
+    b->stalled = NULL;
+    b->stalled_count = 0;
+    b->is_full = false;
+    mutex_unlock(&dev->lock);
+    while (r) {
+        struct blk_request *next = r->next;
+
+        blk_again(r);
+        r = next;
+    }
+}
+
 /** Take the next request of queue @index into @r. False: there is none, or the device is broken. */
 static bool take(struct virtio_device *dev, unsigned index, struct blk_request *r)
     REQUIRES(dev->lock)
@@ -185,9 +226,38 @@ static void blk_reset(struct virtio_device *dev) REQUIRES(dev->lock)
     struct virtio_blk *b = blk_of(dev);
 
     disk_hurry(b->disk, true); /* we wait for all that was begun */
-    while (b->busy)
+    while (b->busy > b->stalled_count)
         cond_wait(&b->idle, &dev->lock);
     disk_hurry(b->disk, false);
+    for (struct blk_request *r; (r = b->stalled);) { /* nobody waits for an answer any more */
+        b->stalled = r->next;
+        b->busy--;
+        put_request(dev, r);
+    }
+    b->stalled_count = 0;
+    b->is_full = false;
+}
+
+/** What waits for room stays: it is carried out later, at the disk that there is then. */
+static void blk_quiesce(struct virtio_device *dev) REQUIRES(dev->lock)
+{
+    struct virtio_blk *b = blk_of(dev);
+
+    disk_hurry(b->disk, true);
+    while (b->busy > b->stalled_count)
+        cond_wait(&b->idle, &dev->lock);
+    disk_hurry(b->disk, false);
+}
+
+static int blk_save(struct virtio_device *dev, struct state_out *out, struct error *err)
+    REQUIRES(dev->lock)
+{
+    (void)out;
+    return blk_of(dev)->stalled_count
+               ? error_set(err, EBUSY,
+                           "the host has had no room for what the guest wrote to a disk: make room "
+                           "and resume it first")
+               : 0;
 }
 
 static void blk_config_read(struct virtio_device *dev, unsigned offset, void *buf, unsigned size)
@@ -229,7 +299,8 @@ static const struct virtio_ops blk_ops = {
     .name = "blk",
     .device_id = DEVICE_ID,
     .reset = blk_reset,
-    .quiesce = blk_reset,
+    .quiesce = blk_quiesce,
+    .save = blk_save,
     .kick = blk_kick,
     .config_read = blk_config_read,
     .free = blk_free,
@@ -245,7 +316,7 @@ void virtio_blk_set_disk(struct virtio_device *dev, struct disk *disk)
     struct virtio_blk *b = blk_of(dev);
 
     mutex_lock(&dev->lock); /* so that the queues' threads see it with the thaw */
-    assert(dev->frozen && !b->busy && disk->size_bytes == b->disk->size_bytes);
+    assert(dev->frozen && b->busy == b->stalled_count && disk->size_bytes == b->disk->size_bytes);
     b->disk = disk;
     mutex_unlock(&dev->lock);
 }
@@ -316,6 +387,8 @@ int virtio_blk_new(struct mem *mem, const struct virtio_blk_config *config, stru
     for (unsigned i = 0; i < config->queues; i++)
         b->dev.queues[i].loop = b->loops[i];
     b->disk = disk;
+    b->on_full = config->on_full;
+    b->on_full_arg = config->arg;
     cond_init(&b->idle);
     if (config->serial)
         memcpy(b->serial, config->serial, strnlen(config->serial, sizeof(b->serial)));

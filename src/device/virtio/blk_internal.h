@@ -44,7 +44,12 @@ struct virtio_blk {
     uint8_t config[BLK_CONFIG_SIZE];            /* [init] */
     struct blk_request *unused;                 /* [device lock] to be taken again */
     unsigned busy;                              /* [device lock] requests at the disk */
-    struct cond idle;                           /* busy has become 0 */
+    struct blk_request *stalled; /* [device lock] those of them that wait for room on the host */
+    unsigned stalled_count;      /* [device lock] */
+    bool is_full;                /* [device lock] on_full() has been called */
+    void (*on_full)(void *arg, int code); /* [init] NULL: none waits */
+    void *on_full_arg;                    /* [init] */
+    struct cond idle;                     /* busy has become 0 */
 };
 
 /** One transfer of a ring, for a part of a request. */
@@ -57,7 +62,7 @@ struct blk_part {
 /** One request, while it is executed. */
 struct blk_request {
     struct pool_job job;      /* with a worker */
-    struct blk_request *next; /* while unused */
+    struct blk_request *next; /* while unused or stalled */
     struct virtio_blk *b;
     unsigned index; /* of its queue */
     uint32_t type;
@@ -65,6 +70,7 @@ struct blk_request {
     bool bad_offset;     /* beyond 2^64 */
     bool write_through;  /* the driver does not flush by itself */
     bool alone;          /* nothing else of the device was under way or waiting when it was taken */
+    int code;            /* errno of what has not been carried out, with BLK_FULL */
     bool failed;         /* a part of it moved less than it should have */
     unsigned ticket;     /* of disk_io_begin(), while parts are in flight */
     unsigned parts_left; /* [queue's loop] */
@@ -80,14 +86,21 @@ struct blk_request {
 /* blk_io.c. Neither is called with the device's lock held. */
 
 #define BLK_LATER (-1)
+#define BLK_FULL  (-2) /* nobody has answered it: the host had no room */
 
 /** Carry out @r, on its queue's loop: the status, or BLK_LATER: then blk_finish() is called. */
 int blk_start(struct blk_request *r);
+
+/** Carry out @r again, on a worker. */
+void blk_again(struct blk_request *r);
 
 /** Tell the kernel of what was begun for queue @index. */
 void blk_submit(struct virtio_blk *b, unsigned index);
 
 /** blk.c: answer @r with @status and forget it. Any thread, without the lock. */
 void blk_finish(struct blk_request *r, uint8_t status);
+
+/** blk.c: @r waits until there is room, if somebody is to be told; else it fails. Likewise. */
+void blk_stall(struct blk_request *r, int code);
 
 #endif

@@ -14,6 +14,8 @@
  *  2. A transfer that fails or is short is no answer yet: the request is done again by a worker
  *     through the format, which knows ends of files and says what is wrong.
  *  3. Data moves between guest RAM and the files directly.
+ *  4. A change for which the host has no room is carried out again as a whole when there is: the
+ * guest has not been answered, so what its buffers hold is the same.
  *
  * Threads: blk_start() and the rings' callbacks on the queue's loop; work() on the workers.
  */
@@ -40,13 +42,21 @@ static uint8_t get_id(struct blk_request *r)
     return BLK_OK;
 }
 
+/** What a change of the disk came to: a status, or BLK_FULL with @r->code. */
+static int write_status(struct blk_request *r, int rc)
+{
+    r->code = -rc;
+    return rc == -ENOSPC || rc == -EDQUOT ? BLK_FULL : rc ? BLK_IOERR : BLK_OK;
+}
+
 /** One range of a discard or write-zeroes request. */
-static uint8_t handle_range(const struct virtio_blk *b, uint32_t type, const uint8_t *range)
+static int handle_range(struct blk_request *r, uint32_t type, const uint8_t *range)
 {
     uint64_t sector = load_le64(range);
     uint64_t size = (uint64_t)load_le32(range + 8) * BLK_SECTOR;
     uint32_t flags = load_le32(range + 12);
     uint32_t max = type == BLK_DISCARD ? BLK_DISCARD_SECTORS_MAX : BLK_ZEROES_SECTORS_MAX;
+    const struct virtio_blk *b = r->b;
     uint64_t offset;
 
     if (flags & ~BLK_RANGE_UNMAP || (type == BLK_DISCARD && flags))
@@ -56,21 +66,21 @@ static uint8_t handle_range(const struct virtio_blk *b, uint32_t type, const uin
     int rc = type == BLK_DISCARD
                  ? disk_discard(b->disk, offset, size)
                  : disk_write_zeroes(b->disk, offset, size, flags & BLK_RANGE_UNMAP);
-    return rc ? BLK_IOERR : BLK_OK;
+    return write_status(r, rc);
 }
 
-static uint8_t handle_ranges(struct blk_request *r)
+static int handle_ranges(struct blk_request *r)
 {
     uint8_t ranges[BLK_RANGES_MAX * BLK_RANGE_SIZE];
-    uint8_t status = BLK_OK;
+    int status = BLK_OK;
 
     if (!r->data_bytes || r->data_bytes % BLK_RANGE_SIZE || r->data_bytes > sizeof(ranges))
         return BLK_IOERR;
     size_t size = vq_read(&r->chain, BLK_HEADER_SIZE, ranges, r->data_bytes);
     for (size_t at = 0; at < size && status == BLK_OK; at += BLK_RANGE_SIZE)
-        status = handle_range(r->b, r->type, ranges + at);
-    if (status == BLK_OK && r->write_through && disk_flush(r->b->disk))
-        status = BLK_IOERR;
+        status = handle_range(r, r->type, ranges + at);
+    if (status == BLK_OK && r->write_through)
+        status = write_status(r, disk_flush(r->b->disk));
     return status;
 }
 
@@ -81,8 +91,8 @@ static uint8_t read_status(struct blk_request *r, int rc)
     return rc ? BLK_IOERR : BLK_OK;
 }
 
-/** Through the format, waiting for it. */
-static uint8_t execute(struct blk_request *r)
+/** Through the format, waiting for it: a status, or BLK_FULL. */
+static int execute(struct blk_request *r)
 {
     struct disk *d = r->b->disk;
     int rc;
@@ -94,9 +104,9 @@ static uint8_t execute(struct blk_request *r)
         rc = disk_pwritev(d, r->data, (int)r->data_count, r->offset);
         if (!rc && r->write_through)
             rc = disk_flush(d);
-        return rc ? BLK_IOERR : BLK_OK;
+        return write_status(r, rc);
     case BLK_FLUSH:
-        return disk_flush(d) ? BLK_IOERR : BLK_OK;
+        return write_status(r, disk_flush(d));
     default:
         return handle_ranges(r);
     }
@@ -106,7 +116,23 @@ static void work(struct pool_job *job)
 {
     struct blk_request *r = container_of(job, struct blk_request, job);
 
-    blk_finish(r, execute(r));
+    int status = execute(r);
+
+    if (status == BLK_FULL)
+        blk_stall(r, r->code);
+    else
+        blk_finish(r, (uint8_t)status);
+}
+
+/** On the queue's loop: a status, or BLK_LATER. */
+static int execute_here(struct blk_request *r)
+{
+    int status = execute(r);
+
+    if (status != BLK_FULL)
+        return status;
+    blk_stall(r, r->code);
+    return BLK_LATER;
 }
 
 static int give_to_worker(struct blk_request *r)
@@ -114,6 +140,11 @@ static int give_to_worker(struct blk_request *r)
     r->job.fn = work;
     pool_add(r->b->workers, &r->job);
     return BLK_LATER;
+}
+
+void blk_again(struct blk_request *r)
+{
+    (void)give_to_worker(r);
 }
 
 static void on_part(struct uring_op *op, int result)
@@ -211,14 +242,14 @@ static int start_read(struct blk_request *r)
         return read_status(r, rc);
     if (start_on_ring(r))
         return begun(r);
-    return r->alone ? execute(r) : give_to_worker(r);
+    return r->alone ? execute_here(r) : give_to_worker(r);
 }
 
 static int start_write(struct blk_request *r)
 {
     if (!r->alone && !r->write_through && start_on_ring(r))
         return begun(r);
-    return r->alone ? execute(r) : give_to_worker(r);
+    return r->alone ? execute_here(r) : give_to_worker(r);
 }
 
 int blk_start(struct blk_request *r)

@@ -320,3 +320,74 @@ TEST(a_failed_transfer_is_done_again_through_the_format)
     test_driver_done(&d);
     fd_close(bad.file.fd);
 }
+
+static unsigned told; /* [atomic] */
+
+static void write_all(void)
+{
+    for (unsigned i = 0; i < SLOTS; i++) {
+        struct slot *s = &slots[i];
+        uint8_t h[16] = {OUT};
+        struct test_buf bufs[3] = {
+            {s->header, 16,   false},
+            {s->data,   4096, false},
+            {s->status, 1,    true },
+        };
+
+        memcpy(test_driver_ptr(&d, s->header), h, sizeof(h));
+        *(uint8_t *)test_driver_ptr(&d, s->status) = 0xff;
+        (void)test_driver_add(&d, i % 2, bufs, 3);
+    }
+    test_driver_kick(&d, 0);
+    test_driver_kick(&d, 1);
+}
+
+static void on_full(void *arg, int code)
+{
+    EXPECT_TRUE(arg == &bad);
+    EXPECT_EQ(code, ENOSPC);
+    __atomic_fetch_add(&told, 1, __ATOMIC_SEQ_CST);
+}
+
+static void wait_calls(unsigned n)
+{
+    EXPECT_TRUE(test_driver_wait_count(&bad.calls, n));
+    EXPECT_EQ(__atomic_load_n(&bad.calls, __ATOMIC_SEQ_CST), n);
+}
+
+/** Writes for which there is no room get no answer until there is; reads do. */
+TEST(writes_wait_for_room)
+{
+    static const struct disk_ops ops = {
+        .preadv = bad_transfer, .pwritev = bad_transfer, .flush = nothing, .close = bad_close};
+    struct virtio_blk_config c = {.queues = 2, .on_full = on_full, .arg = &bad};
+    struct test_used used;
+
+    bad.d = (struct disk){.ops = &ops, .size_bytes = DISK_BYTES};
+    bad.rc = -ENOSPC;
+    bad.calls = 0;
+    test_driver_init(&d, true);
+    ASSERT_EQ(virtio_blk_new(d.mem, &c, &bad.d, &dev, NULL), 0);
+    EXPECT_TRUE(test_driver_start(&d, dev, BIT(9), 64) & VIRTIO_DRIVER_OK);
+    prepare_slots();
+    write_all();
+    wait_calls(SLOTS);
+    virtio_blk_retry(dev); /* there is still none */
+    wait_calls(2 * SLOTS);
+    virtio_freeze(dev); /* does not wait for ever, */
+    virtio_thaw(dev);
+    EXPECT_TRUE(told >= 2);
+    for (unsigned i = 0; i < 2; i++)
+        EXPECT_TRUE(!test_driver_take(&d, i, &used));
+    bad.rc = 0;
+    virtio_blk_retry(dev);
+    for (unsigned i = 0; i < SLOTS; i++)
+        ASSERT_TRUE(test_driver_wait(&d, i % 2, &used));
+    for (unsigned i = 0; i < SLOTS; i++)
+        EXPECT_EQ(*(uint8_t *)test_driver_ptr(&d, slots[i].status), 0);
+    bad.rc = -ENOSPC; /* a reset forgets them */
+    bad.calls = 0;
+    write_all();
+    wait_calls(SLOTS);
+    test_driver_done(&d);
+}
