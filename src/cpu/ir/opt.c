@@ -20,6 +20,8 @@ struct pass {
     struct ir_insn *i;
     unsigned n;
     uint16_t known[MAX_SLOTS]; /* temp that equals the slot now */
+    uint16_t unboxed[8];       /* the last FUNBOXes, in a ring; NONE */
+    unsigned next_unboxed;
 };
 
 static struct ir_insn *def(const struct pass *p, uint16_t v)
@@ -459,12 +461,26 @@ static void store(struct pass *p)
     i->arg[1] = use(p, d->arg[0]);
 }
 
+/** To unbox takes a test, so one that was done is remembered. */
+static void unbox_once(struct pass *p)
+{
+    for (unsigned n = 0; n < ARRAY_SIZE(p->unboxed); n++) {
+        if (p->unboxed[n] != NONE && def(p, p->unboxed[n])->arg[0] == p->i->arg[0]) {
+            replace(p, p->unboxed[n]);
+            return;
+        }
+    }
+    p->unboxed[p->next_unboxed++ % ARRAY_SIZE(p->unboxed)] = (uint16_t)p->n;
+}
+
 static void conversion(struct pass *p)
 {
     struct ir_insn *i = p->i, *d = def(p, i->arg[0]);
 
     if (i->op == IR_FUNBOX && d->op == IR_FBOX)
         replace(p, d->arg[0]);
+    else if (i->op == IR_FUNBOX)
+        unbox_once(p);
     else if (i->op == IR_BITCAST && d->op == IR_BITCAST && def(p, d->arg[0])->type == i->type)
         replace(p, d->arg[0]);
 }
@@ -493,8 +509,10 @@ static void rewrite(struct pass *p)
         if (i->aux & IR_CALL_WRITES)
             memset(p->known, 0xff, sizeof(p->known));
         break;
+    case IR_LABEL: /* the temps before are not to be used any more */
+        memset(p->unboxed, 0xff, sizeof(p->unboxed));
+        __attribute__((fallthrough));
     case IR_INTERP:
-    case IR_LABEL:
         memset(p->known, 0xff, sizeof(p->known));
         break;
     case IR_FUNBOX:
@@ -523,6 +541,7 @@ void ir_pass_forward(struct ir_func *f)
 
     count_uses(f);
     memset(p.known, 0xff, sizeof(p.known));
+    memset(p.unboxed, 0xff, sizeof(p.unboxed));
     for (p.n = 0; p.n < f->count; p.n++) {
         p.i = &f->insns[p.n];
         f->scratch[p.n] = (uint16_t)p.n;

@@ -70,6 +70,7 @@ enum common_routine {
     COMMON_SYSTEM,    /* rsi = decoded instruction, rdx = its page offset: execute it, go on */
     COMMON_SYSTEM_FP, /* the same, with fp_flags exact before */
     COMMON_INDIRECT,  /* rax = pc, rcx = 32 * number of its jump cache entry, which is another's */
+    COMMON_EVEN,      /* the same, with the pc's lowest bit to be cleared */
     COMMON_COUNT
 };
 
@@ -276,6 +277,15 @@ static inline bool is_imm(const struct asm_state *a, uint16_t v, unsigned bytes,
         return false;
     *ret = (int32_t)imm;
     return true;
+}
+/** Is @v a sum's like with its lowest bit cleared? Then the operand; else @v. */
+static inline uint16_t before_even(const struct ir_func *f, uint16_t v)
+{
+    const struct ir_insn *i = &f->insns[v];
+
+    return i->op == IR_AND && f->insns[i->arg[1]].op == IR_CONST && f->insns[i->arg[1]].imm == -2
+               ? i->arg[0]
+               : v;
 }
 static inline bool dies_here(const struct asm_state *a, uint16_t v)
 {

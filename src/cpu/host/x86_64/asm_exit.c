@@ -174,11 +174,12 @@ static void jump_direct(struct asm_state *a, int cc, int64_t delta)
     s->imm = delta;
 }
 
-/** rax = pc: go to its code if the jump cache knows it. State is exact. */
-static void jump_cached(struct asm_state *a)
+/** rax = pc: go to its code if the jump cache knows it. State is exact. @even: its lowest bit is to
+ * be cleared; as it mostly is 0, that is done where the pc is not found. */
+static void jump_cached(struct asm_state *a, bool even)
 {
     const struct host_env *v = a->env;
-    const uint8_t *miss = a->h->common[COMMON_INDIRECT];
+    const uint8_t *miss = a->h->common[even ? COMMON_EVEN : COMMON_INDIRECT];
     int64_t jumps = v->jumps + (int64_t)v->jump_stride * (int64_t)(a->f->mode >> 2 & 3);
 
     emit_mov(&a->e, false, RCX, RAX);
@@ -206,7 +207,7 @@ static void jump_far(struct asm_state *a, int64_t delta)
         emit_const(&a->e, RCX, (uint64_t)delta);
         emit_rr(&a->e, X_ADD + 2, true, RAX, RCX);
     }
-    jump_cached(a);
+    jump_cached(a, false);
 }
 
 void asm_exit_to(struct asm_state *a, int64_t delta)
@@ -292,6 +293,7 @@ static void leave_status(struct asm_state *a)
 void asm_exit(struct asm_state *a)
 {
     const struct ir_insn *i = asm_insn(a);
+    uint16_t pc;
 
     if (a->loop && a->cur == a->loop_end) {
         loop_back(a);
@@ -321,8 +323,9 @@ void asm_exit(struct asm_state *a)
         a->call = false;
         break;
     case IR_EXIT_INDIRECT:
-        regs_copy_to(a, i->arg[0], RAX);
-        jump_cached(a);
+        pc = before_even(a->f, i->arg[0]);
+        regs_copy_to(a, pc, RAX);
+        jump_cached(a, pc != i->arg[0]);
         break;
     default:
         leave_status(a);

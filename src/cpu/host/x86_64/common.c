@@ -227,6 +227,10 @@ static void indirect(struct host *h, struct emit *e)
     emit_op(e, X_STORE, true, RAX, rm_state(h->env.pc));
     emit_const(e, RAX, HOST_LEAVE_INDIRECT);
     emit_jmp(e, h->common[COMMON_LEAVE]);
+
+    begin(h, e, COMMON_EVEN);
+    emit_group1(e, G1_AND, true, rm_reg(RAX), -2);
+    emit_jmp(e, h->common[COMMON_INDIRECT]);
 }
 
 static void constants(struct host *h, struct emit *e)

@@ -357,8 +357,11 @@ void memo_probe(struct asm_state *a, struct stub *s, unsigned base, unsigned add
     bool group = size != asm_insn(a)->size;
 
     s->from[0] = compare(a, s, base, s->hi - 1, group ? 1 : size);
-    if (group) /* of any size and alignment: look at both ends */
-        s->from[1] = compare(a, s, base, s->lo, 1);
+    if (group) { /* of any size and alignment: is the other end less than 4096 before the page's? */
+        emit_rr(&a->e, X_SUB + 2, true, RAX, base);
+        emit_group1(&a->e, G1_CMP, true, rm_reg(RAX), 4095 + s->lo);
+        s->from[1] = emit_jcc(&a->e, CC_G, NULL);
+    }
     emit_op(&a->e, X_LOAD, true, addend, memo_field(a, s, MEMO_ADDEND));
 }
 

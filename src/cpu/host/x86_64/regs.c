@@ -189,7 +189,7 @@ void regs_liveness(struct asm_state *a)
                                       .want = -1,
                                       .no_nan = true};
         for (unsigned k = 0; k < i->nargs; k++) {
-            keep(a, i->arg[k], n);
+            keep(a, i->op == IR_EXIT_INDIRECT ? before_even(f, i->arg[k]) : i->arg[k], n);
             if (!takes_any_nan(i))
                 a->values[i->arg[k]].no_nan = false;
         }
