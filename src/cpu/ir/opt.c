@@ -5,44 +5,12 @@
  *    maps its number to the temp that replaces it. The backward pass renumbers.
  * 2. Nothing moves across an op with an effect, and no op that may raise floating point exceptions
  *    is dropped. */
-#include "cpu/ir/ir.h"
+#include "cpu/ir/opt_internal.h"
 
 #include "base/bits.h"
 #include "cpu/ir/eval.h"
 
 #include <string.h>
-
-#define NONE      UINT16_MAX
-#define MAX_SLOTS 512 /* guest state tracked: 8-byte slots in the first 4 KiB */
-
-struct pass {
-    struct ir_func *f;
-    struct ir_insn *i;
-    unsigned n;
-    uint16_t known[MAX_SLOTS]; /* temp that equals the slot now */
-    uint16_t unboxed[8];       /* the last FUNBOXes, in a ring; NONE */
-    unsigned next_unboxed;
-};
-
-static struct ir_insn *def(const struct pass *p, uint16_t v)
-{
-    return &p->f->insns[v];
-}
-static bool is_const(const struct pass *p, uint16_t v)
-{
-    return def(p, v)->op == IR_CONST;
-}
-static bool is_value(const struct pass *p, uint16_t v, int64_t value)
-{
-    return is_const(p, v) && def(p, v)->imm == value;
-}
-
-/** @v gets one more user. Counts are never too low; a constant with one user may be changed. */
-static uint16_t use(struct pass *p, uint16_t v)
-{
-    p->f->uses[v]++;
-    return v;
-}
 
 /** The current op is the same as temp @v: drop it. */
 static void replace(struct pass *p, uint16_t v)
@@ -59,7 +27,7 @@ static void become_const(struct pass *p, int64_t value)
     if (t == IR_I32)
         p->i->imm = (int32_t)value;
 }
-static void become(struct pass *p, enum ir_op op, uint16_t a, uint16_t b)
+void opt_become(struct pass *p, enum ir_op op, uint16_t a, uint16_t b)
 {
     p->i->op = (uint8_t)op;
     p->i->arg[0] = a;
@@ -68,7 +36,7 @@ static void become(struct pass *p, enum ir_op op, uint16_t a, uint16_t b)
 
 /** A temp of constant @value of the current op's type, put in the place of the NOP or constant @at
  * that nobody else uses; NONE if that is not possible. */
-static uint16_t reuse_const(struct pass *p, uint16_t at, int64_t value)
+uint16_t opt_reuse_const(struct pass *p, uint16_t at, int64_t value)
 {
     if (!is_const(p, at) || p->f->uses[at] != 1)
         return NONE;
@@ -187,7 +155,7 @@ static unsigned extended_from(const struct ir_insn *d, bool sign)
     }
 }
 
-static void extension(struct pass *p)
+void opt_extension(struct pass *p)
 {
     struct ir_insn *i = p->i;
     const struct ir_insn *d = def(p, i->arg[0]);
@@ -220,50 +188,11 @@ static bool reassociate(struct pass *p)
     folded = *i;
     if (!ir_eval_integer(&folded, v, &r))
         return false;
-    c = reuse_const(p, i->arg[1], (int64_t)r);
+    c = opt_reuse_const(p, i->arg[1], (int64_t)r);
     if (c == NONE)
         return false;
     i->arg[0] = use(p, d->arg[0]);
     return true;
-}
-
-/** A NOP right before the current op's constant, and behind temp @after: the place of an op that
- * computes something from it. NONE: there is none. */
-static uint16_t take_nop(const struct pass *p, uint16_t after)
-{
-    unsigned n = p->i->arg[1];
-
-    return n && n - 1 > after && p->f->insns[n - 1].op == IR_NOP ? (uint16_t)(n - 1) : NONE;
-}
-
-/** (x << a) >> c, which is how base RISC-V extends: an extension of x's low bytes if a == c; if a >
- * c, that shifted to the left, which frees this op of waiting for the first shift. */
-static void shift_back(struct pass *p, unsigned c)
-{
-    struct ir_insn *i = p->i, *d = def(p, i->arg[0]);
-    unsigned bits = 8 * ir_type_size(i->type), a;
-    struct ir_insn low = {.op = i->op == IR_SAR ? IR_SEXT : IR_ZEXT, .type = i->type, .nargs = 1};
-    uint16_t at, k;
-
-    if (d->op != IR_SHL || d->type != i->type || !is_const(p, d->arg[1]))
-        return;
-    a = (unsigned)def(p, d->arg[1])->imm & (bits - 1);
-    if (a < c || (bits - a != 8 && bits - a != 16 && bits - a != 32))
-        return;
-    low.size = (uint8_t)((bits - a) / 8);
-    low.arg[0] = use(p, d->arg[0]);
-    if (a == c) {
-        *i = low;
-        extension(p);
-        return;
-    }
-    at = take_nop(p, d->arg[0]);
-    k = at == NONE ? NONE : reuse_const(p, i->arg[1], a - c);
-    if (k == NONE)
-        return;
-    p->f->insns[at] = low;
-    p->f->uses[at] = 1;
-    become(p, IR_SHL, at, k);
 }
 
 /** Ops whose second operand is the constant @c. */
@@ -275,10 +204,10 @@ static void with_constant(struct pass *p, int64_t c)
 
     switch ((enum ir_op)i->op) {
     case IR_SUB:
-        k = c != INT64_MIN ? reuse_const(p, i->arg[1], -c) : NONE;
+        k = c != INT64_MIN ? opt_reuse_const(p, i->arg[1], -c) : NONE;
         if (k == NONE)
             break;
-        become(p, IR_ADD, x, k);
+        opt_become(p, IR_ADD, x, k);
         c = -c;
         __attribute__((fallthrough));
     case IR_ADD:
@@ -308,7 +237,7 @@ static void with_constant(struct pass *p, int64_t c)
         if (!c && wide_x)
             replace(p, x);
         else if (i->op == IR_SHR || i->op == IR_SAR)
-            shift_back(p, (unsigned)c);
+            opt_shift_back(p, (unsigned)c);
         break;
     case IR_MUL:
         if (c == 0) {
@@ -316,30 +245,13 @@ static void with_constant(struct pass *p, int64_t c)
         } else if (c == 1 && wide_x) {
             replace(p, x);
         } else if (c > 1 && is_pow2((uint64_t)c)) {
-            k = reuse_const(p, i->arg[1], __builtin_ctzll((uint64_t)c));
+            k = opt_reuse_const(p, i->arg[1], __builtin_ctzll((uint64_t)c));
             if (k != NONE)
-                become(p, IR_SHL, x, k);
+                opt_become(p, IR_SHL, x, k);
         }
         break;
     default:
         break;
-    }
-}
-
-/** A sum with something shifted by 1 to 3 is one op. */
-static void scaled_sum(struct pass *p)
-{
-    struct ir_insn *i = p->i;
-
-    for (unsigned k = 0; k < 2; k++) {
-        const struct ir_insn *d = def(p, i->arg[k]);
-
-        if (d->op != IR_SHL || d->type != i->type || !is_const(p, d->arg[1]) ||
-            def(p, d->arg[1])->imm < 1 || def(p, d->arg[1])->imm > 3)
-            continue;
-        i->imm = def(p, d->arg[1])->imm;
-        become(p, IR_ADDSHL, use(p, d->arg[0]), i->arg[!k]);
-        return;
     }
 }
 
@@ -415,17 +327,19 @@ static void integer(struct pass *p)
     if (fold(p))
         return;
     if ((ir_op_info[i->op].flags & IR_COMM) && is_const(p, i->arg[0]))
-        become(p, i->op, i->arg[1], i->arg[0]);
+        opt_become(p, i->op, i->arg[1], i->arg[0]);
     if (i->op == IR_SETCC || i->op == IR_BRANCH || i->op == IR_SELECT)
         compare(p);
     else if (i->op == IR_SEXT || i->op == IR_ZEXT)
-        extension(p);
+        opt_extension(p);
     else if (i->nargs == 2 && is_const(p, i->arg[1]))
         with_constant(p, def(p, i->arg[1])->imm);
     else if (i->nargs == 2 && i->arg[0] == i->arg[1])
         same_operands(p);
     else if (i->op == IR_ADD)
-        scaled_sum(p);
+        opt_scaled_sum(p);
+    else if (i->op == IR_OR)
+        opt_rotate(p);
 }
 
 /* --- The rest */
