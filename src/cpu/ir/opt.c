@@ -340,6 +340,8 @@ static void integer(struct pass *p)
         opt_scaled_sum(p);
     else if (i->op == IR_OR)
         opt_rotate(p);
+    else if (i->op == IR_AND)
+        opt_and_not(p);
 }
 
 /* --- The rest */

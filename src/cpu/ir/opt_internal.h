@@ -49,5 +49,6 @@ void opt_extension(struct pass *p);
 void opt_shift_back(struct pass *p, unsigned c);
 void opt_scaled_sum(struct pass *p);
 void opt_rotate(struct pass *p);
+void opt_and_not(struct pass *p);
 
 #endif

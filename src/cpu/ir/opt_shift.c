@@ -1,5 +1,6 @@
-/* The optimizer's forward pass: shifts. Base RISC-V has neither extensions of all sizes, nor scaled
- * sums, nor rotations: its compilers make them of pairs of shifts, and hosts have them.
+/* The optimizer's forward pass: pairs that are one op. Base RISC-V has neither extensions of all
+ * sizes, nor scaled sums, nor rotations: its compilers make them of pairs of shifts, and hosts have
+ * them.
  *
  * Threads: as opt.c. */
 #include "cpu/ir/opt_internal.h"
@@ -98,6 +99,21 @@ void opt_rotate(struct pass *p)
                                   .nargs = 1,
                                   .arg = {use(p, (uint16_t)(p->n - 1))}};
         }
+        return;
+    }
+}
+
+/** ~x & y. */
+void opt_and_not(struct pass *p)
+{
+    struct ir_insn *i = p->i;
+
+    for (unsigned k = 0; k < 2; k++) {
+        const struct ir_insn *d = def(p, i->arg[k]);
+
+        if (d->op != IR_XOR || d->type != i->type || !is_value(p, d->arg[1], -1))
+            continue;
+        opt_become(p, IR_ANDN, i->arg[!k], use(p, d->arg[0]));
         return;
     }
 }
