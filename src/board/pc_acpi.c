@@ -114,9 +114,12 @@ static void put_vmgenid(struct acpi_tables *t)
 {
     aml_begin_device(t, "VGEN");
     aml_name(t, "_HID");
-    aml_string(t, "VMGENCTR");
+    aml_string(t, "PSDA0001");
     aml_name(t, "_CID");
+    aml_begin_package(t, 2);
     aml_string(t, "VM_Gen_Counter");
+    aml_string(t, "VM_GEN_COUNTER"); /* as Linux compares it, letter by letter */
+    aml_end(t);
     aml_name(t, "_DDN");
     aml_string(t, "VM_Gen_Counter");
     aml_name(t, "_UID");

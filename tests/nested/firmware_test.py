@@ -56,10 +56,10 @@ def test_debian_s_installer_starts_from_a_cd_rom():
     out, status = host.run("""
 truncate -s 64M disk.raw
 posada run --memory 512M --net none --disk disk.raw,format=raw,bus=ahci --cdrom /files/cd.iso --timeout 900 >log 2>&1 </dev/null &
-i=0; until grep -q "Choose language" log || [ $((i += 1)) -gt 800 ]; do sleep 1; done
-kill $!; wait; grep -o "ISOLINUX [0-9.]*\\|Choose language" log | sort -u
+i=0; until grep -q "Select a language" log || [ $((i += 1)) -gt 800 ]; do sleep 1; done
+kill $!; wait; cat log
 """, 1500, files=dict(files, **{"cd.iso": work + "cd.iso"}))
-    assert "ISOLINUX 6" in out and "Choose language" in out, out
+    assert "ISOLINUX 6" in out and "Select a language" in out, out
 
 
 AHCI = ("scsi_common", "scsi_mod", "libata", "libahci", "ahci", "crc32_generic", "crc64", "crc64-rocksoft_generic", "crc64-rocksoft", "crct10dif_common",
