@@ -12,17 +12,18 @@ struct doctor_values {
 };
 
 const struct doctor_check doctor_checks[] = {
-    {"cpu",                   doctor_cpu},
-    {"kvm",                       doctor_kvm},
-    {"memory",doctor_memory},
-    {"generated code",                doctor_code_memory},
-    {"open files",                       doctor_descriptors},
-    {"user namespaces",doctor_user_namespaces},
-    {"io_uring",            doctor_io_uring},
-    {"cache folder",                       doctor_cache},
-    {"data folder",            doctor_data},
-    {"tools",              doctor_tools},
-    {0                      },
+    {"cpu",               doctor_cpu},
+    {"kvm",                   doctor_kvm},
+    {"firmware",doctor_firmware},
+    {"memory",          doctor_memory},
+    {"generated code",                   doctor_code_memory},
+    {"open files",doctor_descriptors},
+    {"user namespaces",    doctor_user_namespaces},
+    {"io_uring",                   doctor_io_uring},
+    {"cache folder",     doctor_cache},
+    {"data folder",   doctor_data},
+    {"tools",                   doctor_tools},
+    {0},
 };
 
 static const char *const status_names[] = {"ok", "warn", "fail"};

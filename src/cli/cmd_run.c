@@ -120,10 +120,11 @@ static const struct opt_def run_opts[] = {
                          OPT_INTO_STRING(struct run_values,                                                           flash),
                          .arg = "FILE",
                          .group = "Boot without an image",
-                         .help = "riscv64: contents of the second flash bank; amd64: ovmf's variables, to keep them"               },
+                         .help =
+         "riscv64: contents of the second flash bank; amd64: ovmf's variables, to keep them; made if it is not there"               },
 
     {.name = "vsock",
-                         OPT_INTO_STRING(struct run_values,                                       vsock),
+                         OPT_INTO_STRING(struct run_values,                                      vsock),
                          .arg = "DIR",
                          .group = "Devices",
                          .help =

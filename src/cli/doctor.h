@@ -36,6 +36,7 @@ void doctor_io_uring(struct doctor_result *r);
 
 /* What Posada keeps and fetches. */
 void doctor_cache(struct doctor_result *r);
+void doctor_firmware(struct doctor_result *r);
 void doctor_data(struct doctor_result *r);
 void doctor_mirror(struct doctor_result *r);
 void doctor_tools(struct doctor_result *r);

@@ -5,6 +5,7 @@
 #include "base/fd.h"
 #include "base/paths.h"
 #include "image/mirror.h"
+#include "vm/firmware.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -58,6 +59,32 @@ void doctor_data(struct doctor_result *r)
     cleanup(freep) char *dir = paths_data("instances", &err);
 
     check_dir("XDG_DATA_HOME", dir, &err, 4 * GIB, r);
+}
+
+void doctor_firmware(struct doctor_result *r)
+{
+    static const char *const names[] = {"seabios", "ovmf"};
+    const char *code;
+    const char *vars;
+    char there[32] = "";
+    char missing[32] = "";
+    char remedy[96];
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        struct error err = {0};
+        char *list = vm_firmware_find(names[i], &code, &vars, &err) ? missing : there;
+
+        (void)snprintf(list + strlen(list), sizeof(there) - strlen(list), "%s%s",
+                       *list ? " and " : "", names[i]);
+    }
+    (void)snprintf(remedy, sizeof(remedy), "install %s", missing);
+    if (*missing)
+        doctor_set(
+            r, DOCTOR_WARN, remedy,
+            "amd64 machines do not boot from CD-ROMs and disks by %s (kernels and images do)",
+            missing);
+    else
+        doctor_set(r, DOCTOR_OK, NULL, "%s: amd64 machines boot from CD-ROMs and disks", there);
 }
 
 static bool on_path(const char *tool)

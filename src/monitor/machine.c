@@ -243,12 +243,11 @@ static int copy_file(const char *from, int to, struct error *err)
     return 0;
 }
 
-/** Variables of a machine that has none yet begin as @template has them. They appear whole, by a
- * rename: a machine that ends here leaves none. */
-static int make_vars(struct machine *m, const struct instance *in, const char *template,
-                     struct error *err)
+/** Variables of a machine that has none yet begin as @template has them. A file appears whole, by a
+ * rename: a machine that ends here leaves none. Without one they are gone with the machine. */
+static int make_vars(struct machine *m, const char *template, struct error *err)
 {
-    if (!in) {
+    if (!m->config.flash) {
         m->vars_fd = memfd_create("posada-vars", MFD_CLOEXEC);
         m->has_vars = m->vars_fd >= 0;
         m->config.flash = own(m, paths_format(err, "/proc/self/fd/%d", m->vars_fd), err);
@@ -280,9 +279,7 @@ static int set_named_firmware(struct machine *m, const struct instance_config *c
         r = set_file(m, in, *c->flash ? c->flash : "vars.fd", &v->flash, err);
     if (r || !vars || (v->flash && !access(v->flash, F_OK)))
         return r;
-    if (v->flash && !in)
-        return 0; /* the user's file, which vm_new() finds missing */
-    return make_vars(m, in, vars, err);
+    return make_vars(m, vars, err);
 }
 
 static int set_boot(struct machine *m, const struct instance_config *c, const struct instance *in,
