@@ -14,6 +14,8 @@ printf 'to the disk' | dd of=/dev/vda conv=notrunc,fsync 2>/dev/null
 cat /sys/class/misc/hw_random/rng_current
 ip addr show eth0 | grep -o 'inet [0-9.]*'
 grep -c MSI /proc/interrupts
+ls /sys/bus/platform/drivers/vmgenid
+cat /sys/class/dmi/id/product_name
 exit 7"""
 
 
@@ -30,6 +32,7 @@ echo
     lines = out.splitlines()
     assert status == 0 and re.match(r"ok +kvm +amd64 machines run under KVM", lines[0]), out
     assert "x86_64" in lines and "inet 10.0.2.15" in lines and "virtio_rng.0" in lines, out
+    assert "PSDA0001:00" in lines and "Virtual PC" in lines, out
     assert lines[-3:] == ["guest 7", "shared", "to the disk"], out
 
 
