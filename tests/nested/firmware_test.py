@@ -51,7 +51,7 @@ run --disk /files/bios.raw,format=raw --cdrom /files/cd.iso --boot cdrom
 def test_debian_s_installer_starts_from_a_cd_rom():
     files, root, work = material(SEABIOS, "isolinux", "syslinux-common")
     di = host.packages("debian-installer-12-netboot-amd64") + "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/"
-    pcdisk.cdrom(work + "cd.iso", root, di + "initrd.gz", "console=ttyS0 TERM=dumb", di + "linux")
+    pcdisk.cdrom(work + "cd.iso", root, di + "initrd.gz", "console=ttyS0 TERM=vt102", di + "linux")
     out, status = host.run("""
 truncate -s 64M disk.raw
 posada run --memory 512M --net none --disk disk.raw,format=raw,bus=ahci --cdrom /files/cd.iso --timeout 900 >log 2>&1 </dev/null &
