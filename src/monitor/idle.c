@@ -97,6 +97,7 @@ static void tick(struct loop_timer *t)
 
     i->quiet = now_ns - i->cpu_ns < IDLE_NS ? i->quiet + 1 : 0;
     i->trimmed &= i->quiet > 0;
+    i->booted |= monitor_is_sharing(i->monitor); /* what it gave back, clones would keep */
     i->cpu_ns = now_ns;
     if (!i->trimmed && i->quiet && (!i->booted || (i->quiet >= QUIET_TICKS && memory_is_short()))) {
         i->booted = i->trimmed = true;
@@ -121,8 +122,7 @@ int idle_new(struct monitor *m, struct idle **ret, struct error *err)
 
 void idle_start(struct idle *i)
 {
-    /* a clone has what its original had, which it shares */
-    i->booted = monitor_vm_config(i->monitor)->adopt != NULL;
+    i->booted = false;
     loop_timer_set(monitor_loop(i->monitor), &i->timer, host_now_ns() + TICK_NS);
 }
 

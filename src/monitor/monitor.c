@@ -144,10 +144,8 @@ const char *monitor_state(struct monitor *m)
 static uint64_t used_bytes(struct monitor *m)
 {
     int64_t now_ns = host_now_ns();
+    bool shares = monitor_is_sharing(m);
 
-    mutex_lock(&m->lock);
-    bool shares = m->shares_memory;
-    mutex_unlock(&m->lock);
     if (shares && now_ns >= m->used_until_ns) {
         m->used_bytes = usage_shared_bytes();
         m->used_until_ns = now_ns + USED_NS;
@@ -160,6 +158,14 @@ void monitor_shares_memory(struct monitor *m)
     mutex_lock(&m->lock);
     m->shares_memory = true;
     mutex_unlock(&m->lock);
+}
+
+bool monitor_is_sharing(struct monitor *m)
+{
+    mutex_lock(&m->lock);
+    bool shares = m->shares_memory;
+    mutex_unlock(&m->lock);
+    return shares;
 }
 
 json_t *monitor_info(struct monitor *m)

@@ -45,6 +45,7 @@ void monitor_has_space(struct monitor *m);
 
 /** From now on its memory is in part another machine's, too. */
 void monitor_shares_memory(struct monitor *m);
+bool monitor_is_sharing(struct monitor *m);
 struct guest *monitor_guest(struct monitor *m);
 
 const struct vm_config *monitor_vm_config(const struct monitor *m);
