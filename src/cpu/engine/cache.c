@@ -49,6 +49,7 @@ void cache_give_back(struct cache *cache)
     }
     free(slots);
     free(pages);
+    free(ptr_take(&cache->old_slots));
 }
 
 void cache_fork(struct cache *cache, bool with_blocks)
@@ -59,6 +60,7 @@ void cache_fork(struct cache *cache, bool with_blocks)
 
 void cache_done(struct cache *cache)
 {
+    free(cache->old_slots);
     free(cache->slots);
     free(cache->pages);
     if (cache->arena)
@@ -333,10 +335,29 @@ void cache_start_over(struct engine_cpu *ec)
     world_exclusive_begin(ec);
     mutex_lock(&e->cache.lock);
     cache_reset(e);
+    struct cache_slot *old = ptr_take(&e->cache.old_slots);
     uint64_t ns = (uint64_t)(host_now_ns() - start);
     e->cache.longest_stall_ns = MAX(e->cache.longest_stall_ns, ns);
     mutex_unlock(&e->cache.lock);
     world_exclusive_end(ec);
+    free(old); /* takes a while, too */
+}
+
+/* A large table is replaced by a small one: clearing it would keep the world waiting. */
+static void clear_slots(struct cache *cache) REQUIRES(cache->lock)
+{
+    size_t count = 1u << CACHE_HASH_BITS;
+    struct cache_slot *fresh =
+        cache->slot_mask >= count && !cache->old_slots ? calloc(count, sizeof(*fresh)) : NULL;
+
+    if (fresh) {
+        cache->old_slots = cache->slots;
+        cache->slots = fresh;
+        cache->slot_mask = count - 1;
+    } else {
+        memset(cache->slots, 0, (cache->slot_mask + 1) * sizeof(*cache->slots));
+    }
+    cache->slots_used = 0;
 }
 
 void cache_reset(struct engine *e)
@@ -352,8 +373,7 @@ void cache_reset(struct engine *e)
         }
         cache->pages[i] = NULL;
     }
-    memset(cache->slots, 0, (cache->slot_mask + 1) * sizeof(*cache->slots));
-    cache->slots_used = 0;
+    clear_slots(cache);
     trace_cache_reset(cache->arena_used);
     cache->arena_used = 0;
     cache->counters_left = 0;

@@ -5,12 +5,24 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
-#define DEFAULT_CACHE_BYTES (64u << 20)
+/* The bound of the translation cache if none is given. A compiler run in the guest fills 350 MiB;
+ * with less, its code is translated over and over. It takes what is used of it. */
+#define CACHE_DEFAULT_LEAST (128ULL << 20)
+#define CACHE_DEFAULT_MOST  (1ULL << 30)
 
 static void code_written(void *arg, gpa_t gpa, uint64_t size)
 {
     cache_written(arg, gpa, size);
+}
+
+static size_t default_cache_bytes(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES);
+    uint64_t eighth = pages > 0 ? (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE) / 8 : 0;
+
+    return (size_t)MIN(MAX(eighth, CACHE_DEFAULT_LEAST), CACHE_DEFAULT_MOST);
 }
 
 int engine_new(const struct engine_config *config, struct engine **ret, struct error *err)
@@ -22,11 +34,13 @@ int engine_new(const struct engine_config *config, struct engine **ret, struct e
         return error_set(err, ENOMEM, "out of memory");
     assert(config->max_vcpus <= ENGINE_MAX_CPUS);
     e->config = *config;
+    if (!e->config.cache_bytes)
+        e->config.cache_bytes = default_cache_bytes();
     rv_isa_string((enum rv_profile)config->profile, e->isa, sizeof(e->isa));
     static_assert(sizeof(e->isa) >= RV_ISA_BYTES, "every ISA string fits");
     mutex_init(&e->world.lock);
     cond_init(&e->world.changed);
-    rc = cache_init(&e->cache, config->cache_bytes ? config->cache_bytes / 2 : DEFAULT_CACHE_BYTES);
+    rc = cache_init(&e->cache, e->config.cache_bytes / 2);
     if (rc)
         (void)error_set(err, -rc, "out of memory for the translation cache");
     if (!rc && config->kind != ENGINE_INTERP)

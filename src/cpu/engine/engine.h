@@ -31,7 +31,8 @@ struct engine_config {
     unsigned profile;   /* enum engine_profile */
     unsigned vlen;      /* bits of a vector register, 128, 256 or 512; 0 = 256 */
     size_t cache_bytes; /* translation cache bound: half for what blocks are, half for their code;
-                           at least ENGINE_CACHE_MIN; 0 = 128 MiB */
+                           at least ENGINE_CACHE_MIN; 0 = an eighth of the host's memory, but
+                           128 MiB at least and 1 GiB at most */
     bool perf_map, gdb_jit; /* name generated code for perf, for gdb */
     const char *dump_elf;   /* write it to this ELF file in the end; NULL = no; borrowed */
     bool stats;             /* measure where time goes, for vcpu_counters() */

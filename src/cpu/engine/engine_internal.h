@@ -70,6 +70,7 @@ struct cache_slot {
 struct cache {
     struct mutex lock;
     struct cache_slot *slots;           /* [lock] open addressing, linear probing */
+    struct cache_slot *old_slots;       /* [lock] to be freed; mostly NULL */
     size_t slot_mask;                   /* [lock] their number - 1 */
     size_t slots_used;                  /* [lock] that have a key */
     struct code_page **pages;           /* [lock] 1 << CACHE_HASH_BITS heads */

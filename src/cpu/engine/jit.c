@@ -32,7 +32,6 @@
 #define REGION_HITS     16
 #define ENTRY_HITS      100
 #define ENTRIES_COUNTED UINT32_MAX /* of entries_left: it does not matter any more */
-#define CODE_BYTES      (64u << 20)
 #define IR_CAPACITY     4096
 #define FROZEN_HITS     16 /* a chunk of code is unshared for a link that is taken so often */
 #define FROZEN_COUNTERS 4096
@@ -193,8 +192,7 @@ int jit_new(struct engine *e, struct error *err)
     e->jit = j;
     fill_env(&env);
     env.single_pass = e->config.kind == ENGINE_CHECK;
-    rc =
-        codebuf_init(&j->code, e->config.cache_bytes ? e->config.cache_bytes / 2 : CODE_BYTES, err);
+    rc = codebuf_init(&j->code, e->config.cache_bytes / 2, err);
     if (!rc)
         rc = host_new(&env, &j->code, host_features(), &j->host, err);
     j->ir = rc ? NULL : ir_new(IR_CAPACITY);
