@@ -407,4 +407,6 @@ TEST(doorbells_are_where_their_bar_is_decoded)
     EXPECT_EQ(bell_at(place + 0x13004), -1);
     pci_host_reset(host);
     EXPECT_EQ(bell_at(place + 0x3004), -1);
+    pci_remove(&f[0]);
+    pci_remove(&f[1]);
 }
