@@ -48,6 +48,18 @@ run --disk /files/bios.raw,format=raw --cdrom /files/cd.iso --boot cdrom
     assert out.index("from=disk") < out.index("from=cd"), lines
 
 
+def test_a_guest_reboots_through_its_firmware():
+    files, root, work = material(SEABIOS, "syslinux", "syslinux-common")
+    pcdisk.initrd(root, Cpio, work + "initrd.gz", "reboot -f; sleep 5")
+    pcdisk.bios_disk(work + "bios.raw", root, work + "initrd.gz", APPEND)
+    out, status = host.run("""
+posada run --memory 256M --net none --timeout 600 --cpus 2 --disk /files/bios.raw,format=raw,bus=ahci >log 2>&1 &
+i=0; until [ "$(grep -c 'guest: up' log)" -ge 3 ] || [ $((i += 1)) -gt 500 ]; do sleep 1; done
+kill $!; wait; cat log
+""", 800, files=dict(files, **{"bios.raw": work + "bios.raw"}))
+    assert out.count("guest: up") >= 3 and out.count("SYSLINUX 6") >= 3, out
+
+
 def test_debian_s_installer_starts_from_a_cd_rom():
     files, root, work = material(SEABIOS, "isolinux", "syslinux-common")
     di = host.packages("debian-installer-12-netboot-amd64") + "/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64/"
