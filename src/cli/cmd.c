@@ -26,12 +26,12 @@ static const struct opt_def root_opts[] = {
 };
 
 static const struct cmd *const root_subs[] = {
-    &cmd_run,     &cmd_launch,     &cmd_start,     &cmd_stop,   &cmd_restart,  &cmd_pause,
-    &cmd_resume,  &cmd_list,       &cmd_info,      &cmd_top,    &cmd_events,   &cmd_wait,
-    &cmd_console, &cmd_logs,       &cmd_exec,      &cmd_shell,  &cmd_cp,       &cmd_set,
-    &cmd_get,     &cmd_edit,       &cmd_rename,    &cmd_delete, &cmd_snapshot, &cmd_copy,
-    &cmd_export,  &cmd_import,     &cmd_autostart, &cmd_image,  &cmd_disk,     &cmd_doctor,
-    &cmd_help,    &cmd_completion, &cmd_version,   NULL,
+    &cmd_run,    &cmd_launch,  &cmd_create,     &cmd_start,     &cmd_stop,   &cmd_restart,
+    &cmd_pause,  &cmd_resume,  &cmd_list,       &cmd_info,      &cmd_top,    &cmd_events,
+    &cmd_wait,   &cmd_console, &cmd_logs,       &cmd_exec,      &cmd_shell,  &cmd_cp,
+    &cmd_set,    &cmd_get,     &cmd_edit,       &cmd_rename,    &cmd_delete, &cmd_snapshot,
+    &cmd_copy,   &cmd_export,  &cmd_import,     &cmd_autostart, &cmd_image,  &cmd_disk,
+    &cmd_doctor, &cmd_help,    &cmd_completion, &cmd_version,   NULL,
 };
 
 static int run_root(const struct cmd *cmd, void *values, struct opt_args *args)

@@ -126,6 +126,10 @@ static int run_copy(const struct cmd *cmd, void *values, struct opt_args *args)
         return cmd_fail(cmd, CLI_USAGE, &err);
     if (v->promote && (*at.snapshot || v->linked || v->live))
         return cmd_usage(cmd, "--promote takes the name of an instance, and nothing else");
+    if (!v->promote && !strcmp(at.name, args->v[1])) { /* whose lock we would wait for ourselves */
+        (void)error_set(&err, EEXIST, "there is an instance '%s' already", at.name);
+        return cmd_fail(cmd, CLI_ERROR, &err);
+    }
     if (v->linked && v->live)
         return cmd_usage(cmd, "--linked and --live exclude each other: a live copy is linked");
     progress_init(&p);

@@ -70,6 +70,15 @@ int launch(const struct guest_values *v, const char *image, const char *name, bo
     return r;
 }
 
+static int run_create(const struct cmd *cmd, void *values, struct opt_args *args)
+{
+    const struct launch_values *v = values;
+    struct error err = {0};
+    int r = launch(&v->guest, args->v[0], args->n > 1 ? args->v[1] : NULL, false, &err);
+
+    return r ? cmd_fail(cmd, r == -EINVAL ? CLI_USAGE : CLI_ERROR, &err) : CLI_OK;
+}
+
 static int run_launch(const struct cmd *cmd, void *values, struct opt_args *args)
 {
     const struct launch_values *v = values;
@@ -103,4 +112,24 @@ const struct cmd cmd_launch = {
     .min_operands = 1,
     .max_operands = 2,
     .run = run_launch,
+};
+
+static const struct opt_def create_opts[] = {
+    GUEST_OPT_ROWS(struct launch_values),
+    GUEST_KEPT_ROWS(struct launch_values),
+    CMD_COMMON_ROWS(struct launch_values),
+};
+
+const struct cmd cmd_create = {
+    .path = "create",
+    .operands = "IMAGE [NAME]",
+    .summary = "make an instance, and leave it off",
+    .description =
+        "Make an instance of an image, as 'posada launch' does, without starting it: 'posada set' and 'posada "
+        "snapshot' come before its first start, 'posada start' starts it. Prints its name.",
+    .opts = create_opts,
+    .values_size = sizeof(struct launch_values),
+    .min_operands = 1,
+    .max_operands = 2,
+    .run = run_create,
 };

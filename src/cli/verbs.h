@@ -22,6 +22,7 @@ extern const struct cmd cmd_image;
 extern const struct cmd cmd_import;
 extern const struct cmd cmd_info;
 extern const struct cmd cmd_launch;
+extern const struct cmd cmd_create;
 extern const struct cmd cmd_list;
 extern const struct cmd cmd_logs;
 extern const struct cmd cmd_pause;

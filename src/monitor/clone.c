@@ -274,6 +274,8 @@ static int make(struct clone *c, struct error *err)
 
 static int clone_as(struct clone *c, const char *name, struct error *err)
 {
+    if (!strcmp(name, monitor_instance(c->monitor)->name)) /* whose lock we are about to hold */
+        return error_set(err, EEXIST, "there is an instance '%s' already", name);
     keeper_enter(monitor_keeper(c->monitor)); /* before the lock: who is in may need it */
     int rc = instance_open(monitor_instance(c->monitor)->name, INSTANCE_CHANGE, &c->in, err);
     if (!rc)

@@ -5,7 +5,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
 from tap import main, run, skip
 
 POSADA = sys.argv[1]
-SUBS = ["run", "launch", "start", "stop", "restart", "pause", "resume", "list", "info", "top", "events", "wait",
+SUBS = ["run", "launch", "create", "start", "stop", "restart", "pause", "resume", "list", "info", "top", "events", "wait",
         "console", "logs", "exec", "shell", "cp", "set", "get", "edit", "rename", "delete", "snapshot", "snapshot create",
         "snapshot list", "snapshot info", "snapshot restore", "snapshot delete", "snapshot rename", "copy", "export", "import",
         "autostart", "image", "image build", "image list", "image info", "image remove", "disk", "disk create",

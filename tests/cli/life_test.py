@@ -126,6 +126,9 @@ def test_names_are_found_and_checked():
     assert ok("launch", "--no-start", "tiny") == "tiny\n" and ok("launch", "--no-start", "tiny") == "tiny-2\n"
     assert state("tiny-2") == "off"
     fails("cannot be an instance's name", "launch", "tiny", "a/b", status=2)
+    assert ok("create", "tiny", "made") == "made\n" and state("made") == "off"
+    fails("there is an instance 'made' already", "copy", "made", "made")    # at once, not waiting for itself
+    ok("delete", "made")
     fails("there is no instance 'x'", "start", "x")
     fails("an operand is missing", "start", status=2)
     fails("--all excludes names", "stop", "--all", "tiny", status=2)
