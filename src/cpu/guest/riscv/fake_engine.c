@@ -12,10 +12,11 @@ static struct fake_engine *engine_of(struct cpu *c)
 
 struct fake_engine *fake_engine_new(bool builtin_sbi)
 {
-    struct fake_engine *e = calloc(1, sizeof(*e));
+    struct fake_engine *e = aligned_alloc(_Alignof(struct fake_engine), sizeof(*e));
 
     if (!e)
         abort();
+    memset(e, 0, sizeof(*e));
     vclock_init(&e->clock, 0);
     e->h.cpu.context = &e->context;
     e->h.cpu.clock = &e->clock;
