@@ -210,7 +210,7 @@ const struct cmd cmd_events = {
     .summary = "print what happens to instances",
     .description =
         "Print what happens to these instances, or to all, as it happens, until it is interrupted: created, "
-        "running, started, paused, resumed, reset, stopping, saving, stopped, restarting, ended, deleted.",
+        "running, started, paused, resumed, reset, stopping, saving, stopped, restarting, no-space, snapshot, cloned, merged, ended, deleted.",
     .opts = events_opts,
     .values_size = sizeof(struct events_values),
     .max_operands = CLI_NAMES_MAX,
