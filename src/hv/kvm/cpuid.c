@@ -68,6 +68,11 @@ static const struct {
     {0x80000008, 0, {MASK32, MASK32, MASK32, MASK32}                                             },
 };
 
+/** KVM's own features that a baseline lets through: those of Linux 5.10, which came long ago enough
+ * for any host; later ones would tie a machine to hosts that have them. */
+#define PARAVIRT_LEAF     0x40000001
+#define PARAVIRT_BASELINE (BIT(24) | 0x7efb)
+
 static uint32_t *word_of(struct kvm_cpuid_entry2 *e, enum word w)
 {
     uint32_t *const words[4] = {&e->eax, &e->ebx, &e->ecx, &e->edx};
@@ -142,6 +147,9 @@ static void apply_baseline(struct kvm_features *c, enum kvm_cpu cpu)
     struct kvm_cpuid_entry2 *seven = find(c, 7, 0);
     if (seven)
         seven->eax = 0; /* no further sub-leaves */
+    struct kvm_cpuid_entry2 *paravirt = find(c, PARAVIRT_LEAF, 0);
+    if (paravirt)
+        paravirt->eax &= (uint32_t)PARAVIRT_BASELINE;
     remove_leaf(c, 0xa);
     remove_leaf(c, 0x14);
     remove_leaf(c, 0x19);

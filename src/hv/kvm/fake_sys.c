@@ -67,9 +67,10 @@ static int supported_cpuid(struct kvm_cpuid2 *c)
         {.function = 7,               .flags = 1,.ebx = 0xffffffff & ~(1u << 16), .ecx = 0x10},
         {.function = 0xb,                                .flags = 1,                                            .edx = 77},
         {.function = 0x40000000, .eax = 0x40000001                                   },
-        {.function = 0x80000001,                  .ecx = 0xffffffff, .edx = 0xffffffff},
-        {.function = 0x80000008,                                .eax = 0x3030,                                   .ecx = 0x7007},
-        {.function = 0x8000000a,                                .eax = 1},
+        {.function = 0x40000001,                  .eax = 0xffffffff},
+        {.function = 0x80000001,                                .ecx = 0xffffffff,                                   .edx = 0xffffffff},
+        {.function = 0x80000008,                                .eax = 0x3030,.ecx = 0x7007},
+        {.function = 0x8000000a,                                .eax = 1                                  },
     };
 
     if (c->nent < ARRAY_SIZE(rows))

@@ -192,6 +192,7 @@ TEST(a_baseline_hides_what_is_beyond_it_and_needs_what_it_has)
     EXPECT_EQ(leaf(0, 1, 0).ecx & (1u << 31), 1u << 31); /* hypervisor */
     EXPECT_EQ(leaf(0, 7, 0).ebx & (1u << 5), 0);         /* AVX2 */
     EXPECT_EQ(leaf(0, 7, 0).ebx & (1u << 20), 1u << 20); /* SMAP */
+    EXPECT_EQ(leaf(0, 0x40000001, 0).eax, 0x01007efb);   /* steal time, EOI, clock and the like */
     end(v, NULL);
     ASSERT_EQ(make(KVM_CPU_X86_64_V3, 1, NULL), 0);
     v = vcpu(0);
