@@ -1,5 +1,6 @@
 /* Vector instructions where random programs do not come: traps in the middle, vstart, vl cut short,
  * and what must not change. */
+#include "cpu/guest/riscv/vec_crypto.h"
 #include "tests/isa/one.h"
 
 #define END (ONE_BASE + ONE_RAM) /* of RAM: an access fault lies behind */
@@ -148,4 +149,28 @@ TEST(a_masked_off_operand_raises_no_flags)
     EXPECT_EQ(one_run("vfmul.vv", (struct insn){.rd = 4, .rs1 = 5, .rs2 = 5}), CPU_OK);
     EXPECT_EQ(load_le64(reg(b, 4) + 8), 0x7ff8000000000000);
     EXPECT_EQ(b->h.cpu.fp_flags, 16);
+}
+
+/* The host's instructions for cryptography against plain C, which qemu10_test.py compares. */
+TEST(the_hosts_cryptography_is_the_same)
+{
+    const struct rv_vc_table *best = rv_vc_best();
+    uint64_t state = 1;
+    uint8_t in[3][16], want[16], got[16];
+
+#define SAME(name)                         \
+    memcpy(want, in[0], 16);               \
+    memcpy(got, in[0], 16);                \
+    rv_vc_any.name(want, in[1], in[2], 0); \
+    best->name(got, in[1], in[2], 0);      \
+    if (memcmp(want, got, 16) != 0)        \
+        test_fail(__FILE__, __LINE__, "%s: round %u", #name, round);
+    for (unsigned round = 0; round < 2000; round++) {
+        for (unsigned n = 0; n < sizeof(in); n++) {
+            state = state * 6364136223846793005 + 1442695040888963407;
+            in[n / 16][n % 16] = round < 3 ? (uint8_t)(round - 1) : (uint8_t)(state >> 56);
+        }
+        RV_VC_ALL(SAME)
+    }
+#undef SAME
 }

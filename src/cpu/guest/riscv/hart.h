@@ -106,10 +106,12 @@ enum rv_event {
 };
 
 struct rv_vk_table;
+struct rv_vc_table;
 
 /** Vector state. Register r is at v[r * vlenb], so that a group of registers is one array. */
 struct rv_vector {
     const struct rv_vk_table *kernels; /* [init] */
+    const struct rv_vc_table *crypto;  /* [init] */
     uint64_t vl, vstart;               /* vl <= vlmax always */
     uint64_t vtype;                    /* as it reads */
     uint64_t vl_wanted;                /* by a debugger, to hold when vtype is next set by it */

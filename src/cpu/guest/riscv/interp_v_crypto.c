@@ -8,6 +8,7 @@
  * The tables of substitution are computed once, from what defines them.
  * Spec: Vector Cryptography 1.0 (Unprivileged ISA 20240411, §34); FIPS 197, FIPS 180-4,
  * GB/T 32905-2016, GB/T 32907-2016, NIST SP 800-38D. */
+#include "cpu/guest/riscv/vec_crypto.h"
 #include "cpu/guest/riscv/vector.h"
 
 #include <pthread.h>
@@ -29,24 +30,25 @@ static bool groups_ok(const struct rv_hart *h, const struct insn *i, unsigned wi
     return !rv_v_overlap(i->rd, v->lmul, i->rs2, 0);
 }
 
-/** One group of 32-bit or 64-bit elements: vd (in and out), vs2, vs1 or the immediate. */
-typedef void group_fn(void *d, const void *a, const void *b, unsigned imm);
-
 static bool run_groups(struct rv_hart *h, const struct insn *i, unsigned width, bool scalar,
-                       group_fn *fn)
+                       rv_vc_fn *fn)
 {
     size_t bytes = (size_t)GROUP << width;
     const uint8_t *a = rv_v_reg(h, i->rs2), *b = rv_v_reg(h, i->rs1);
     uint8_t *d = rv_v_reg(h, i->rd);
-
-    uint64_t operands[2][GROUP]; /* vd may be the same */
+    bool copy = i->rd == i->rs2 || i->rd == i->rs1;
+    uint64_t operands[2][GROUP];
 
     if (!groups_ok(h, i, width, scalar))
         return false;
     for (size_t n = h->vec.vstart / GROUP; n < h->vec.vl / GROUP; n++) {
-        memcpy(operands[0], scalar ? a : a + n * bytes, bytes);
-        memcpy(operands[1], b + n * bytes, bytes);
-        fn(d + n * bytes, operands[0], operands[1], (unsigned)i->imm);
+        const void *an = scalar ? a : a + n * bytes, *bn = b + n * bytes;
+
+        if (copy) {
+            an = memcpy(operands[0], an, bytes);
+            bn = memcpy(operands[1], bn, bytes);
+        }
+        fn(d + n * bytes, an, bn, (unsigned)i->imm);
     }
     rv_v_done(h);
     return true;
@@ -158,7 +160,7 @@ static void add_key(uint8_t s[16], const uint8_t key[16])
 
 static const uint8_t forward[4] = {2, 3, 1, 1}, backward[4] = {14, 11, 13, 9};
 
-static void aes_em(void *d, const void *a, const void *b, unsigned imm)
+static void aesem(void *d, const void *a, const void *b, unsigned imm)
 {
     substitute(d, box(aes_box));
     shift_rows(d, 0);
@@ -166,23 +168,23 @@ static void aes_em(void *d, const void *a, const void *b, unsigned imm)
     add_key(d, a);
 }
 
-static void aes_ef(void *d, const void *a, const void *b, unsigned imm)
+static void aesef(void *d, const void *a, const void *b, unsigned imm)
 {
     substitute(d, box(aes_box));
     shift_rows(d, 0);
     add_key(d, a);
 }
 
-static void aes_df(void *d, const void *a, const void *b, unsigned imm)
+static void aesdf(void *d, const void *a, const void *b, unsigned imm)
 {
     shift_rows(d, 1);
     substitute(d, box(aes_inverse));
     add_key(d, a);
 }
 
-static void aes_dm(void *d, const void *a, const void *b, unsigned imm)
+static void aesdm(void *d, const void *a, const void *b, unsigned imm)
 {
-    aes_df(d, a, b, imm);
+    aesdf(d, a, b, imm);
     mix_columns(d, backward);
 }
 
@@ -191,14 +193,14 @@ static void aes_z(void *d, const void *a, const void *b, unsigned imm)
     add_key(d, a);
 }
 
-RV_VECTOR(vaesem_vv, run_groups(h, i, 2, false, aes_em))
-RV_VECTOR(vaesem_vs, run_groups(h, i, 2, true, aes_em))
-RV_VECTOR(vaesef_vv, run_groups(h, i, 2, false, aes_ef))
-RV_VECTOR(vaesef_vs, run_groups(h, i, 2, true, aes_ef))
-RV_VECTOR(vaesdm_vv, run_groups(h, i, 2, false, aes_dm))
-RV_VECTOR(vaesdm_vs, run_groups(h, i, 2, true, aes_dm))
-RV_VECTOR(vaesdf_vv, run_groups(h, i, 2, false, aes_df))
-RV_VECTOR(vaesdf_vs, run_groups(h, i, 2, true, aes_df))
+RV_VECTOR(vaesem_vv, run_groups(h, i, 2, false, h->vec.crypto->aesem))
+RV_VECTOR(vaesem_vs, run_groups(h, i, 2, true, h->vec.crypto->aesem))
+RV_VECTOR(vaesef_vv, run_groups(h, i, 2, false, h->vec.crypto->aesef))
+RV_VECTOR(vaesef_vs, run_groups(h, i, 2, true, h->vec.crypto->aesef))
+RV_VECTOR(vaesdm_vv, run_groups(h, i, 2, false, h->vec.crypto->aesdm))
+RV_VECTOR(vaesdm_vs, run_groups(h, i, 2, true, h->vec.crypto->aesdm))
+RV_VECTOR(vaesdf_vv, run_groups(h, i, 2, false, h->vec.crypto->aesdf))
+RV_VECTOR(vaesdf_vs, run_groups(h, i, 2, true, h->vec.crypto->aesdf))
 RV_VECTOR(vaesz_vs, run_groups(h, i, 2, true, aes_z))
 
 static uint32_t rotate32(uint32_t v, unsigned left)
@@ -320,15 +322,15 @@ RV_VECTOR(vaeskf2_vi, run_groups(h, i, 2, false, aes_key2))
 SHA2(32, 7, 18, 3, 17, 19, 10, 2, 13, 22, 6, 11, 25)
 SHA2(64, 1, 8, 7, 19, 61, 6, 28, 34, 39, 14, 18, 41)
 
-static bool sha2(struct rv_hart *h, const struct insn *i, group_fn *narrow, group_fn *wide)
+static bool sha2(struct rv_hart *h, const struct insn *i, rv_vc_fn *narrow, rv_vc_fn *wide)
 {
     return apart(h, i) &&
            run_groups(h, i, h->vec.sew == 3 ? 3 : 2, false, h->vec.sew == 3 ? wide : narrow);
 }
 
-RV_VECTOR(vsha2ms_vv, sha2(h, i, sha2ms32, sha2ms64))
-RV_VECTOR(vsha2ch_vv, sha2(h, i, sha2ch32, sha2ch64))
-RV_VECTOR(vsha2cl_vv, sha2(h, i, sha2cl32, sha2cl64))
+RV_VECTOR(vsha2ms_vv, sha2(h, i, h->vec.crypto->sha2ms32, sha2ms64))
+RV_VECTOR(vsha2ch_vv, sha2(h, i, h->vec.crypto->sha2ch32, sha2ch64))
+RV_VECTOR(vsha2cl_vv, sha2(h, i, h->vec.crypto->sha2cl32, sha2cl64))
 
 /* --- SM4 --- */
 
@@ -498,7 +500,7 @@ static void multiply_128(uint8_t *d, unsigned __int128 s, unsigned __int128 m)
 }
 
 /** vd = (vd ^ vs1) * vs2, and vd = vd * vs2. */
-static void ghash(void *d, const void *a, const void *b, unsigned imm)
+static void ghsh(void *d, const void *a, const void *b, unsigned imm)
 {
     multiply_128(d, get_reversed(d) ^ get_reversed(b), get_reversed(a));
 }
@@ -508,5 +510,10 @@ static void gmul(void *d, const void *a, const void *b, unsigned imm)
     multiply_128(d, get_reversed(d), get_reversed(a));
 }
 
-RV_VECTOR(vghsh_vv, rv_v_aligned(i->rs1, h->vec.lmul) && run_groups(h, i, 2, false, ghash))
-RV_VECTOR(vgmul_vv, run_groups(h, i, 2, false, gmul))
+RV_VECTOR(vghsh_vv,
+          rv_v_aligned(i->rs1, h->vec.lmul) && run_groups(h, i, 2, false, h->vec.crypto->ghsh))
+RV_VECTOR(vgmul_vv, run_groups(h, i, 2, false, h->vec.crypto->gmul))
+
+#define NAMED(name) .name = name,
+const struct rv_vc_table rv_vc_any = {RV_VC_ALL(NAMED)};
+#undef NAMED

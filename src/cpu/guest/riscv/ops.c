@@ -1,6 +1,7 @@
 /* What an engine is given of RISC-V: the table of calls, and what the device tree says of the hart.
  * Any thread. Spec: Unprivileged ISA 20240411, chapter 36 (naming conventions). */
 #include "cpu/guest/riscv/regs_internal.h"
+#include "cpu/guest/riscv/vec_crypto.h"
 #include "cpu/guest/riscv/vec_kernels.h"
 
 #include <stdio.h>
@@ -34,6 +35,7 @@ void rv_hart_init(struct rv_hart *h, bool builtin_sbi, uint64_t reset_pc, uint64
     if (!h->vec.vlenb)
         h->vec.vlenb = RV_VLEN_DEFAULT / 8;
     h->vec.kernels = rv_vk_best();
+    h->vec.crypto = rv_vc_best();
     h->builtin_sbi = builtin_sbi;
     h->reset_pc = reset_pc;
     h->timebase_hz = timebase_hz;
