@@ -66,9 +66,8 @@ static int follow(const struct region *plan, unsigned k, uint64_t offset)
 
 /* What translated code of @b is to do: a block; of a region as much as it does without going back.
  */
-static enum cpu_status reference(struct cpu *c, const struct block *b)
+static enum cpu_status reference(struct cpu *c, const struct block *b, const struct region *plan)
 {
-    const struct region *plan = b->plan;
     enum cpu_status status;
     int k = 0;
 
@@ -101,6 +100,7 @@ enum cpu_status check_run(struct engine_cpu *ec, struct block *b)
         return c->ops->interp(c, b->insns, b->count);
     }
     jit_check_region(ec, b);
+    const struct region *plan = __atomic_load_n(&b->plan, __ATOMIC_ACQUIRE);
     log->count = log->next = 0;
     log->mismatch[0] = '\0';
     memcpy(s, c, c->ops->state_size);
@@ -110,7 +110,7 @@ enum cpu_status check_run(struct engine_cpu *ec, struct block *b)
 
     c->replay = log;
     log->recording = true;
-    enum cpu_status want = reference(c, b);
+    enum cpu_status want = reference(c, b, plan);
     c->replay = NULL;
     if (__atomic_load_n(&b->dead, __ATOMIC_RELAXED))
         return want; /* it overwrote itself: its translation is no longer entered */
@@ -119,6 +119,9 @@ enum cpu_status check_run(struct engine_cpu *ec, struct block *b)
     log->recording = false;
     enum cpu_status got = jit_run(ec, s, b, false);
 
+    /* Another hart may have made a region of it meanwhile, whose plan is set before its code. */
+    if (__atomic_load_n(&b->plan, __ATOMIC_ACQUIRE) != plan)
+        return want;
     if (log->mismatch[0])
         (void)snprintf(what, sizeof(what), "translated code does a %s", log->mismatch);
     else if (got != want)
