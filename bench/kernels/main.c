@@ -103,6 +103,7 @@ static int run(const char *what)
     if (k->prepare)
         k->prepare();
     printf("BEGIN %s\n", k->name);
+    (void)usleep(30000); /* who measures from outside looks at its clock now, late on a busy host */
     start = cpu_seconds();
     sum = run_copies(k, scale, copies);
     printf("END %s %016llx %.6f\n", k->name, (unsigned long long)sum, cpu_seconds() - start);
