@@ -118,8 +118,8 @@ def dirty_runs(uri, name):
 
 
 def dirty_runs_of_qemu(image, name):
-    pid = path("qemu-nbd.pid")
-    socket = path("q-" + name.replace(" ", "-") + ".sock")  # of its own: one that ends removes its socket late
+    base = path("q-" + name.replace(" ", "-"))  # of its own: one that ends gives up its socket and pid file late
+    pid, socket = base + ".pid", base + ".sock"
     assert run("qemu-nbd", "--fork", "-r", "-k", socket, "-f", "qcow2", "-B", name, "--pid-file=" + pid, image).status == 0
     try:
         return dirty_runs("nbd+unix:///?socket=" + socket, name)
