@@ -2,7 +2,7 @@
 import hashlib, json, os, random, shutil, signal, socket, struct, subprocess, sys, tempfile, threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
-from tap import main, run, skip, use_debian_python
+from tap import end, main, run, skip, use_debian_python
 
 use_debian_python("nbd")
 
@@ -118,13 +118,13 @@ def dirty_runs(uri, name):
 
 
 def dirty_runs_of_qemu(image, name):
-    base = path("q-" + name.replace(" ", "-"))  # of its own: one that ends gives up its socket and pid file late
-    pid, socket = base + ".pid", base + ".sock"
+    pid = path("qemu-nbd.pid")
+    socket = path("q-" + name.replace(" ", "-") + ".sock")
     assert run("qemu-nbd", "--fork", "-r", "-k", socket, "-f", "qcow2", "-B", name, "--pid-file=" + pid, image).status == 0
     try:
         return dirty_runs("nbd+unix:///?socket=" + socket, name)
     finally:
-        os.kill(int(open(pid).read()), signal.SIGTERM)
+        end(int(open(pid).read()))
 
 
 def test_bitmaps_are_qemu_nbd_s():

@@ -1,9 +1,9 @@
 """QCOW2 images of qemu-img that Posada goes on writing, and the other way round: internal snapshots, bitmaps, lazy
 refcounts, damage. The variants' plain reading and writing is in matrix_test.py."""
-import itertools, json, os, random, struct, sys, tempfile
+import json, os, random, struct, sys, tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "lib"))
-from tap import main, run
+from tap import end, main, run
 
 POSADA = os.path.abspath(sys.argv[1])
 tmp = tempfile.TemporaryDirectory(prefix="posada-qcow2-")
@@ -89,20 +89,17 @@ def test_compressed_snapshots():
         qemu("compare", "-q", "-f", "raw", "-F", "qcow2", "c.raw", "c.qcow2")
 
 
-servers = itertools.count()
-
-
 def dirty_bytes(image, bitmap):
     """What qemu finds set in a bitmap: by its NBD server's context."""
-    base = f"nbd{next(servers)}"  # of its own: one that ends gives up its socket and pid file late
-    good(run("qemu-nbd", "--fork", "-r", "-k", os.path.join(tmp.name, base + ".sock"), "-f", "qcow2", "-B", bitmap,
-             f"--pid-file={base}.pid", image))
+    server = "nbd.sock"
+    good(run("qemu-nbd", "--fork", "-r", "-k", os.path.join(tmp.name, server), "-f", "qcow2", "-B", bitmap,
+             "--pid-file=nbd.pid", image))
     try:
         r = qemu("map", "--output=json", "--image-opts",
-                 f"driver=nbd,server.type=unix,server.path={base}.sock,x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}")
+                 f"driver=nbd,server.type=unix,server.path={server},x-dirty-bitmap=qemu:dirty-bitmap:{bitmap}")
         return {(e["start"], e["length"]) for e in json.loads(r.out) if not e["data"]}
     finally:
-        os.kill(int(open(base + ".pid").read()), 15)
+        end(int(open("nbd.pid").read()))
 
 
 def test_bitmaps_follow_writes():

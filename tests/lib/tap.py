@@ -15,6 +15,20 @@ def skip(why):
     raise Skip(why)
 
 
+def end(pid):
+    """Have a daemon, no child of ours, end, and wait until it has: until then it holds its files."""
+    os.kill(pid, signal.SIGTERM)
+    for _ in range(1000):
+        try:
+            with open(f"/proc/{pid}/stat") as f:
+                if f.read().rpartition(")")[2].split()[0] in "ZX":
+                    return
+        except OSError:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"process {pid} does not end")
+
+
 def main(module, patterns=()):
     tests = [(n[5:], f) for n, f in module.items() if n.startswith("test_") and callable(f)]
     if patterns:
