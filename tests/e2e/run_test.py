@@ -174,11 +174,12 @@ def test_bad_input_is_one_sentence_and_125():
             (["--kernel", tiny["kernel"], "--disk", WORK], WORK),
             (["--firmware", "/absent"], "/absent"),
             (["tiny", "-p", f"{port}:80"], str(port)),
-            (["tiny", "--memory", "16M"], "memory"),
         ]:
             r = run(POSADA, "run", "--timeout", "10", *args, input=None, env=HOME, timeout=60)
             assert (r.status, r.out) == (125, ""), (args, r)
             assert r.err.startswith("posada run: ") and r.err.count("\n") == 1 and word in r.err, (args, r)
+    r = run(POSADA, "run", "tiny", "--memory", "16M", input=None, env=HOME, timeout=60)  # an option's value: 2
+    assert (r.status, r.out, r.err) == (2, "", "posada run: memory: a guest of image 'tiny' needs at least 128M\n"), r
 
 
 def test_guest_that_panics_has_failed_at_once():
