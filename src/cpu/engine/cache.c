@@ -344,8 +344,9 @@ void cache_start_over(struct engine_cpu *ec)
 }
 
 /* A large table is replaced by a small one: clearing it would keep the world waiting. */
-static void clear_slots(struct cache *cache) REQUIRES(cache->lock)
+static void clear_slots(struct engine *e) REQUIRES(e->cache.lock)
 {
+    struct cache *cache = &e->cache;
     size_t count = 1u << CACHE_HASH_BITS;
     struct cache_slot *fresh =
         cache->slot_mask >= count && !cache->old_slots ? calloc(count, sizeof(*fresh)) : NULL;
@@ -373,7 +374,7 @@ void cache_reset(struct engine *e)
         }
         cache->pages[i] = NULL;
     }
-    clear_slots(cache);
+    clear_slots(e);
     trace_cache_reset(cache->arena_used);
     cache->arena_used = 0;
     cache->counters_left = 0;
