@@ -63,7 +63,8 @@ must_check int disk_sink_copy(struct disk_sink *s,
 
 /** The lower layer's file, by now at @path in the place of the upper one's, becomes the chain's in
  * place of both. The disk stands still. *@ret is the disk to use from now on, another one only if
- * the top was merged and is not throttled. On failure the chain is as before, and reads right. */
+ * the top was merged and is not throttled: the old one is closed by disk_sink_end(). On failure the
+ * chain is as before, and reads right. */
 must_check int disk_sink_finish(struct disk_sink *s, const char *path, struct disk **ret,
                                 struct error *err);
 void disk_sink_end(struct disk_sink *s); /* takes NULL */

@@ -28,6 +28,7 @@ struct disk_sink {
     struct disk *upper, *lower;
     unsigned depth;    /* of upper */
     struct disk *file; /* lower's, open for writing */
+    bool is_finished;  /* upper and lower are not of the chain any more */
     uint8_t *buf;      /* COPY_BYTES */
 };
 
@@ -36,6 +37,13 @@ static void end(struct disk_sink *s)
     if (s->file)
         s->file->below = NULL;
     disk_close(s->file);
+    if (s->is_finished) {
+        chain_map_free(s->upper->map);
+        s->upper->map = NULL;
+        s->upper->below = s->lower->below = NULL;
+        disk_close(s->upper);
+        disk_close(s->lower);
+    }
     free(s->buf);
     free(s);
 }
@@ -111,16 +119,6 @@ int disk_sink_copy(struct disk_sink *s, int (*progress)(void *arg, uint64_t done
               : 0;
 }
 
-/** The two are not of the chain any more. */
-static void close_both(struct disk_sink *s)
-{
-    chain_map_free(s->upper->map);
-    s->upper->map = NULL;
-    s->upper->below = s->lower->below = NULL;
-    disk_close(s->upper);
-    disk_close(s->lower);
-}
-
 /** The written file becomes the top: it has all that is below it already. */
 static struct disk *finish_top(struct disk_sink *s, char *path)
 {
@@ -133,7 +131,7 @@ static struct disk *finish_top(struct disk_sink *s, char *path)
         outer = merged;
     else
         outer->below = merged;
-    close_both(s);
+    s->is_finished = true;
     chain_remap(merged);
     return outer;
 }
@@ -160,7 +158,7 @@ int disk_sink_finish(struct disk_sink *s, const char *path, struct disk **ret, s
     top->map = NULL;
     merged->below = s->lower->below;
     above->below = merged;
-    close_both(s);
+    s->is_finished = true;
     chain_remap(top);
     *ret = s->outer;
     return 0;

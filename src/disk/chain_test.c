@@ -234,7 +234,10 @@ static void sink(unsigned i, bool break_off)
         stand_still();
     if (!rc) {
         EXPECT_EQ(rename(path_of(live.layers[i]), path_of(live.layers[i + 1])), 0);
+        struct disk *old = live.d;
+
         must(disk_sink_finish(s, path_of(live.layers[i + 1]), &live.d, &err), __LINE__);
+        EXPECT_EQ(old->size_bytes, live.d->size_bytes); /* a device still has the old one */
         live.count--;
         memmove(live.layers + i, live.layers + i + 1, (live.count - i) * sizeof(live.layers[0]));
     }
