@@ -53,7 +53,7 @@ inside paused g 'cat /tmp/x'
 say snapshot posada snapshot create g/a
 inside write g 'echo two >/tmp/x; echo two | dd of=/dev/vda conv=notrunc,fsync 2>/dev/null'
 say clone posada copy g h --live
-inside clone_has h 'cat /tmp/x; hostname; head -c 3 /dev/vda; dmesg | grep -c "virtual machine fork"'
+inside clone_has h 'cat /tmp/x; hostname; head -c 3 /dev/vda; echo; dmesg | grep -c "virtual machine fork"'
 inside original g 'echo three >/tmp/x; cat /tmp/x; hostname'
 inside clone_keeps h 'cat /tmp/x'
 say clone_kvm sh -c "ls -l /proc/$(pid h)/fd | grep -c kvm-vm"
