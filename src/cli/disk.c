@@ -28,15 +28,18 @@ struct disk_options disk_cli_options(const struct disk_values *v, const char *fo
 }
 
 /** Is @path the disk of an instance? Those name files of the store elsewhere, and no guest can
- * change what they name. */
+ * change what they name. It can what else lies there, such as its firmware's variables. */
 static bool is_instances(const char *path)
 {
     cleanup(freep) char *instances = paths_data("instances", NULL);
     cleanup(freep) char *store = instances ? realpath(instances, NULL) : NULL;
     cleanup(freep) char *real = realpath(path, NULL);
     size_t n = store ? strlen(store) : 0;
+    size_t length = real ? strlen(real) : 0;
 
-    return n && real && !strncmp(real, store, n) && real[n] == '/';
+    if (!n || length <= n || strncmp(real, store, n) != 0 || real[n] != '/')
+        return false;
+    return strstr(real + n, "/disks/") && !strcmp(real + length - strlen(".qcow2"), ".qcow2");
 }
 
 int disk_cli_open(const struct disk_values *v, const char *path, const char *format, unsigned flags,

@@ -344,6 +344,10 @@ def test_an_image_may_go_while_instances_need_its_disk():
     ok("stop", "a")
     layers = json.loads(ok("disk", "info", "--backing-chain", "--json", info("a")["disk"]))  # as any disk
     assert len(layers) > 1, layers
+    variables = os.path.join(info("a")["folder"], "vars.fd")  # a guest may have written this
+    ok("disk", "create", "-f", "qcow2", "-b", layers[-1]["filename"], "-F", "raw", "--refs", "any", variables)
+    fails("outside of its own folder", "disk", "info", "--backing-chain", variables)
+    os.unlink(variables)
     clean_up()
     make_image("debian", True)
 
