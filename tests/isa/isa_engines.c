@@ -7,8 +7,8 @@
  * the JIT until its code is translated, and "check" compares the two block by block. -d dumps what
  * the JIT makes. Exit status: 0 all agree, 1 a difference (printed), 2 something else went wrong.
  */
-#include "cpu/engine/engine.h"
 #include "cpu/guest/riscv/rows.h"
+#include "tests/isa/machine.h"
 #include "tests/isa/program.h"
 
 #include <inttypes.h>
@@ -17,64 +17,9 @@
 #include <unistd.h>
 
 enum { PROGRAM_INSNS = 20000, HOT_RUNS = 10 };
-enum {
-    REG_PC = 32,
-    REG_FCSR = 65 + 3,
-    REG_MSTATUS = 65 + 0x300,
-    REG_MTVEC = 65 + 0x305,
-    REG_VCSR = 65 + 0xf,
-    REG_VTYPE = 65 + 0xc21
-};
+enum { REG_MTVEC = 65 + 0x305, REG_VCSR = 65 + 0xf, REG_VTYPE = 65 + 0xc21 };
 
 static const char *const kind_names[] = {"interp", "jit", "check"};
-
-struct machine {
-    struct mem *mem;
-    uint8_t *ram;
-    struct loop *loop;
-    struct vclock clock;
-    struct engine *engine;
-    struct vcpu *vcpu;
-};
-
-static bool machine_init(struct machine *m, enum engine_kind kind, unsigned dump)
-{
-    struct error err = {0};
-    void *ram = NULL;
-    struct engine_config config;
-    const struct vcpu_debug debug = {.trap_ebreak = true};
-
-    *m = (struct machine){.mem = mem_new(), .loop = loop_new("timers")};
-    if (!m->mem || !m->loop ||
-        mem_add_ram(m->mem, GPA(ISA_CODE), ISA_RAM_SIZE, 0, "ram", NULL, NULL, &ram, &err))
-        return false;
-    m->ram = ram;
-    vclock_init(&m->clock, 0);
-    config = (struct engine_config){.kind = kind,
-                                    .mem = m->mem,
-                                    .clock = &m->clock,
-                                    .loop = m->loop,
-                                    .timebase_hz = 10000000,
-                                    .max_vcpus = 1,
-                                    .reset_pc = ISA_CODE,
-                                    .dump = dump,
-                                    .dump_fd = STDERR_FILENO};
-    if (engine_new(&config, &m->engine, &err) || engine_new_vcpu(m->engine, 0, &m->vcpu, &err)) {
-        fprintf(stderr, "isa_engines: %s\n", error_text(&err));
-        return false;
-    }
-    mem_freeze(m->mem);
-    vcpu_set_debug(m->vcpu, &debug);
-    return true;
-}
-
-static void machine_done(struct machine *m)
-{
-    vcpu_free(m->vcpu);
-    engine_free(m->engine);
-    loop_free(m->loop);
-    mem_free(m->mem);
-}
 
 /** Run from the start to the EBREAK. */
 static bool run_once(struct machine *m, const struct isa_program *p, const char *kind)
@@ -83,19 +28,17 @@ static bool run_once(struct machine *m, const struct isa_program *p, const char 
     uint64_t status = 0, pc = 0;
 
     memcpy(m->ram + (ISA_DATA - ISA_CODE), p->data, ISA_DATA_SIZE);
-    (void)vcpu_get_reg(m->vcpu, REG_MSTATUS, &status); /* these registers exist */
-    (void)vcpu_set_reg(m->vcpu, REG_MSTATUS, status | 3 << 13 | 3 << 9);
+    (void)vcpu_get_reg(m->vcpu, MACHINE_MSTATUS, &status); /* these registers exist */
+    (void)vcpu_set_reg(m->vcpu, MACHINE_MSTATUS, status | 3 << 13 | 3 << 9);
     (void)vcpu_set_reg(m->vcpu, REG_MTVEC, ISA_CODE + p->handler);
-    (void)vcpu_set_reg(m->vcpu, REG_FCSR, 0);
-    (void)vcpu_set_reg(m->vcpu, REG_PC, ISA_CODE);
+    (void)vcpu_set_reg(m->vcpu, MACHINE_FCSR, 0);
+    (void)vcpu_set_reg(m->vcpu, MACHINE_PC, ISA_CODE);
     for (unsigned r = 1; r < 32; r++)
         (void)vcpu_set_reg(m->vcpu, r, 0);
     (void)vcpu_set_reg(m->vcpu, REG_VTYPE, 1ULL << 63);
     (void)vcpu_set_reg(m->vcpu, REG_VCSR, 0);
-    do
-        vcpu_run(m->vcpu, &exit);
-    while (exit.reason == VCPU_EXIT_KICK);
-    (void)vcpu_get_reg(m->vcpu, REG_PC, &pc);
+    machine_run(m, &exit);
+    (void)vcpu_get_reg(m->vcpu, MACHINE_PC, &pc);
     if (exit.reason == VCPU_EXIT_DEBUG && pc == ISA_CODE + p->end_offset)
         return true;
     printf("%s: %s: exit %d at %#" PRIx64 ": %s\n", p->extension, kind, exit.reason, pc,
@@ -108,7 +51,7 @@ static bool run_on(enum engine_kind kind, const struct isa_program *p, unsigned 
                    size_t size)
 {
     struct machine m;
-    bool ok = machine_init(&m, kind, dump);
+    bool ok = machine_init(&m, kind, ISA_CODE, ISA_RAM_SIZE, dump);
 
     if (ok)
         memcpy(m.ram, p->code, p->size);
